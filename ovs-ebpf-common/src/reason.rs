@@ -1,0 +1,215 @@
+//! Why a packet was left to the bridge, and why a bridge, port, tunnel or FDB entry is not
+//! accelerated.
+//!
+//! One enum for kernel and user space. Codes are part of the map ABI and of `--json` output:
+//! append, never renumber, never reuse.
+
+/// Codes below this count packets, in [`crate::abi::ProgramCounters::reasons`]; codes from here on
+/// explain configuration and are never counted.
+pub const PACKET_REASONS: usize = 64;
+
+macro_rules! reasons {
+    ($($(#[doc = $help:literal])+ $variant:ident = $code:literal, $name:literal;)+) => {
+        /// Why something does not take the fast path.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        #[repr(u8)]
+        pub enum Reason {
+            $($(#[doc = $help])+ $variant = $code,)+
+        }
+
+        impl Reason {
+            /// Every reason, in the order of its code.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The stable name, as `status`, `stats` and `--json` print it.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// One line of help for people.
+            #[must_use]
+            pub const fn help(self) -> &'static str {
+                match self { $(Self::$variant => concat!($($help),+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    // Packets, both programs.
+    /// the daemon has not renewed its lease: everything goes to the bridge
+    LeaseExpired = 1, "lease_expired";
+    /// the frame is too short for the headers it announces
+    Truncated = 2, "truncated";
+    /// broadcast or multicast destination: the bridge floods it
+    Multicast = 3, "multicast";
+    /// the source MAC is a group address or all zero
+    InvalidSource = 4, "invalid_source";
+    /// a VLAN-tagged frame
+    VlanTagged = 5, "vlan_tagged";
+    /// neither IPv4 nor IPv6 (ARP, for example)
+    NotIp = 6, "not_ip";
+    /// the source MAC is not in the FDB yet: the bridge learns it
+    SourceUnknown = 7, "source_unknown";
+    /// the source MAC arrived from elsewhere than the FDB says: the bridge learns the move
+    SourceMoved = 8, "source_moved";
+    /// one packet per source MAC and interval, so that the bridge sees the flow and its FDB stays fresh
+    Revalidation = 9, "revalidation";
+    /// the destination MAC is not in the FDB, or is the host's own
+    DestinationUnknown = 10, "destination_unknown";
+    /// the destination is where the frame came from
+    SamePort = 11, "same_port";
+    /// source and destination are both isolated ports
+    Isolated = 12, "isolated";
+    /// larger than the destination's MTU allows: the bridge fragments, drops or answers
+    TooBig = 13, "too_big";
+
+    // Packets, port_ingress.
+    /// the port is not accelerated (any more)
+    PortUnknown = 16, "port_unknown";
+    /// the tunnel has no route or no resolved neighbour at the moment
+    TunnelUnresolved = 17, "tunnel_unresolved";
+    /// the kernel refused to add the outer headers (the frame is encapsulated already, for example)
+    EncapRefused = 18, "encap_refused";
+
+    // Packets, uplink_ingress.
+    /// not tunnel traffic: all the rest of what the host receives
+    NotTunnel = 32, "not_tunnel";
+    /// outer header malformed, with options, or with a wrong checksum
+    OuterMalformed = 33, "outer_malformed";
+    /// the outer packet is a fragment: the kernel reassembles it
+    OuterFragment = 34, "outer_fragment";
+    /// a VXLAN or GRE header with other flags than the tunnel uses
+    TunnelFlags = 35, "tunnel_flags";
+    /// no tunnel of an accelerated bridge has this remote, local address and key
+    TunnelUnknown = 36, "tunnel_unknown";
+    /// arrived on another device than the route to the remote leaves by
+    WrongUplink = 37, "wrong_uplink";
+    /// the destination MAC is behind a tunnel: the bridge decides
+    DestinationIsTunnel = 38, "destination_is_tunnel";
+    /// congestion was marked on the way: the kernel carries the mark inside or drops (RFC 6040)
+    EcnMark = 39, "ecn_mark";
+    /// the kernel refused to remove the outer headers
+    DecapRefused = 40, "decap_refused";
+
+    // Configuration: the whole bridge.
+    /// switched off with `ovs-loader accelerate`
+    SwitchedOff = 64, "switched_off";
+    /// not named in the configuration's accelerate.bridges
+    NotSelected = 65, "not_selected";
+    /// the bridge device is down
+    BridgeDown = 66, "bridge_down";
+    /// vlan_filtering is on
+    VlanFiltering = 67, "vlan_filtering";
+    /// entries age faster than the fast path can prove them again
+    AgeingTooShort = 68, "ageing_too_short";
+    /// nftables has a ruleset in the bridge family (accelerate.bypass_nft_bridge)
+    NftBridge = 69, "nft_bridge";
+    /// bridge netfilter hands frames to a ruleset that is not empty (accelerate.bypass_br_netfilter)
+    BrNetfilter = 70, "br_netfilter";
+
+    // Configuration: a port.
+    /// the STP state is not forwarding
+    StpNotForwarding = 80, "stp_not_forwarding";
+    /// the port's device is down
+    PortDown = 81, "port_down";
+    /// the port is locked (802.1X)
+    PortLocked = 82, "port_locked";
+    /// a kind of device the fast path does not know
+    PortKind = 83, "port_kind";
+    /// a tc or TCX filter on the device's egress (accelerate.bypass_egress_filters)
+    EgressFilter = 84, "egress_filter";
+    /// a classic tc filter on the device's ingress would run after the fast path
+    IngressFilter = 85, "ingress_filter";
+    /// nftables has a netdev hook on the device (accelerate.bypass_nft_netdev)
+    NftNetdev = 86, "nft_netdev";
+    /// the program could not be attached to the device
+    AttachFailed = 87, "attach_failed";
+
+    // Configuration: a tunnel.
+    /// external (collect_md) tunnel: its options come with each packet
+    TunnelExternal = 96, "tunnel_external";
+    /// VXLAN-GPE
+    TunnelGpe = 97, "tunnel_gpe";
+    /// VXLAN group policy (GBP)
+    TunnelGbp = 98, "tunnel_gbp";
+    /// GRE with the checksum bit
+    TunnelChecksum = 99, "tunnel_checksum";
+    /// the remote is a multicast group
+    TunnelGroup = 100, "tunnel_group";
+    /// the underlay is IPv6
+    TunnelIpv6 = 101, "tunnel_ipv6";
+    /// an option that the fast path does not reproduce
+    TunnelOption = 102, "tunnel_option";
+    /// the tunnel has no remote
+    NoRemote = 103, "no_remote";
+    /// no route to the remote
+    NoRoute = 104, "no_route";
+    /// the next hop's link-layer address is not known yet
+    NoNeighbour = 105, "no_neighbour";
+    /// the route leaves by a device that is not Ethernet, or is down
+    UplinkUnsupported = 106, "uplink_unsupported";
+    /// the remote is this host
+    RemoteIsLocal = 107, "remote_is_local";
+    /// an IPsec (XFRM) policy covers the outer flow
+    XfrmPolicy = 108, "xfrm_policy";
+    /// another tunnel has the same addresses, key and port
+    TunnelClash = 109, "tunnel_clash";
+
+    // Configuration: an FDB entry.
+    /// the host's own MAC on the bridge
+    FdbLocal = 120, "fdb_local";
+    /// a group address
+    FdbGroup = 121, "fdb_group";
+    /// an entry within a VLAN
+    FdbVlan = 122, "fdb_vlan";
+    /// the MAC has several remotes
+    SeveralRemotes = 123, "several_remotes";
+    /// the entry's remote has options of its own (nexthop group, port, VNI or device)
+    RemoteOptions = 124, "remote_options";
+    /// the entry's port is not accelerated
+    PortNotAccelerated = 125, "port_not_accelerated";
+    /// a BPF map is full (accelerate.fdb_capacity)
+    Capacity = 126, "capacity";
+}
+
+impl Reason {
+    /// The reason with this code.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.iter().copied().find(|reason| *reason as u8 == code)
+    }
+
+    /// Whether packets are counted under this reason.
+    #[must_use]
+    pub const fn counts_packets(self) -> bool {
+        (self as usize) < PACKET_REASONS
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_ascend_and_names_are_unique() {
+        assert!(Reason::ALL.windows(2).all(|pair| (pair[0] as u8) < (pair[1] as u8)));
+        let mut names: Vec<_> = Reason::ALL.iter().map(|reason| reason.name()).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Reason::ALL.len());
+    }
+
+    #[test]
+    fn codes_never_change() {
+        // A sample of each block: renumbering breaks maps that another build adopts.
+        assert_eq!(Reason::LeaseExpired as u8, 1);
+        assert_eq!(Reason::TooBig as u8, 13);
+        assert_eq!(Reason::NotTunnel as u8, 32);
+        assert_eq!(Reason::SwitchedOff as u8, 64);
+        assert_eq!(Reason::Capacity as u8, 126);
+        assert_eq!(Reason::from_code(32), Some(Reason::NotTunnel));
+        assert_eq!(Reason::from_code(0), None);
+    }
+}

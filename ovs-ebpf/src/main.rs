@@ -1,0 +1,2 @@
+//! placeholder until the programs land
+fn main() {}

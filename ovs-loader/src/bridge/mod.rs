@@ -1,0 +1,4 @@
+//! The truth: the host's bridges, read live from whoever forwards for them, and changed where the
+//! operator asks for it.
+
+pub mod model;

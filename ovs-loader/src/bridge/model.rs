@@ -1,0 +1,260 @@
+//! The bridges of this host as the kernel has them: what a backend reads and the mirror works from.
+//!
+//! Plain data without behaviour of its own. A backend ([`super::linux`]) keeps it equal to the
+//! kernel's state; nothing else writes it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ovs_ebpf_common::Reason;
+
+/// A network interface's index in the daemon's network namespace.
+pub type IfIndex = u32;
+
+/// An Ethernet address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mac(pub [u8; 6]);
+
+impl Mac {
+    /// The all-zero address: in a vxlan device's FDB, the key of its flood list.
+    pub const ZERO: Self = Self([0; 6]);
+
+    /// Whether this is a group (broadcast or multicast) address.
+    #[must_use]
+    pub const fn is_group(self) -> bool {
+        self.0[0] & 1 == 1
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+/// Why something is not accelerated: the reason, and what exactly was found.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Why {
+    /// The stable reason.
+    pub reason: Reason,
+    /// What was found, in the words of the kernel or the tool that shows it; empty where the
+    /// reason says it all.
+    pub detail: String,
+}
+
+impl Why {
+    /// A reason with what was found.
+    pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into() }
+    }
+}
+
+impl From<Reason> for Why {
+    fn from(reason: Reason) -> Self {
+        Self::new(reason, "")
+    }
+}
+
+/// Who forwards for a bridge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BridgeKind {
+    /// The kernel's own bridge.
+    Linux,
+    /// Open vSwitch with the kernel datapath.
+    Ovs,
+}
+
+/// A bridge with its ports and its FDB.
+#[derive(Clone, Debug)]
+pub struct Bridge {
+    /// The bridge device; also the bridge's number in the BPF maps.
+    pub ifindex: IfIndex,
+    /// The bridge's name.
+    pub name: String,
+    /// Who forwards.
+    pub kind: BridgeKind,
+    /// The bridge device's own MAC.
+    pub mac: Mac,
+    /// Administratively up.
+    pub up: bool,
+    /// How long an unused dynamic entry lives.
+    pub ageing: Duration,
+    /// `vlan_filtering` is on.
+    pub vlan_filtering: bool,
+    /// The bridge's own `nf_call_iptables`, `nf_call_ip6tables` or `nf_call_arptables` is on.
+    pub nf_call: bool,
+    /// The ports by their ifindex.
+    pub ports: BTreeMap<IfIndex, Port>,
+    /// The forwarding table.
+    pub fdb: HashMap<FdbKey, FdbEntry>,
+}
+
+/// The key of a bridge's FDB.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FdbKey {
+    /// VLAN id, 0 on a bridge without VLAN filtering.
+    pub vlan: u16,
+    /// The station.
+    pub mac: Mac,
+}
+
+/// Where a bridge has a station.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FdbEntry {
+    /// The port, or the bridge device itself for its own addresses.
+    pub port: IfIndex,
+    /// How it came to be.
+    pub kind: FdbKind,
+}
+
+/// How an FDB entry came to be, and whether it ages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FdbKind {
+    /// The bridge's or a port's own address: frames go up the host's stack.
+    Local,
+    /// Set by an operator or a control plane; does not age.
+    Static,
+    /// Learned (or `extern_learn`); ages.
+    Dynamic,
+}
+
+/// A port of a bridge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// The device.
+    pub ifindex: IfIndex,
+    /// The device's name.
+    pub name: String,
+    /// The device's own MAC.
+    pub mac: Mac,
+    /// Administratively up and with carrier.
+    pub up: bool,
+    /// The device's MTU in bytes, of the packet within the Ethernet frame.
+    pub mtu: u32,
+    /// `IFLA_BRPORT_STATE`.
+    pub stp: StpState,
+    /// `IFLA_BRPORT_ISOLATED`: no forwarding between isolated ports.
+    pub isolated: bool,
+    /// `IFLA_BRPORT_LOCKED` (802.1X).
+    pub locked: bool,
+    /// What the device is.
+    pub device: Device,
+}
+
+/// A port's spanning tree state (`BR_STATE_*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StpState {
+    /// Not part of the topology.
+    Disabled,
+    /// Hears BPDUs only.
+    Listening,
+    /// Learns, does not forward.
+    Learning,
+    /// Forwards.
+    Forwarding,
+    /// Blocked to break a loop.
+    Blocking,
+}
+
+/// What kind of device a port is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Device {
+    /// One end of a veth pair, with what is known of the other end.
+    Veth(Option<VethPeer>),
+    /// A VXLAN or GRE device.
+    Tunnel(Box<Tunnel>),
+    /// Any other Ethernet device that delivers frames like one: a NIC, a tap, a bond, a VLAN device.
+    Ethernet,
+    /// A device the fast path does not know, by its `IFLA_INFO_KIND`.
+    Other(String),
+}
+
+/// The other end of a veth pair.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VethPeer {
+    /// Its MAC.
+    pub mac: Mac,
+    /// It is in another network namespace than the daemon.
+    pub other_namespace: bool,
+    /// An XDP program is attached to it, which `bpf_redirect_peer` would go around.
+    pub xdp: bool,
+}
+
+/// Which encapsulation a tunnel uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Encap {
+    /// RFC 7348.
+    Vxlan,
+    /// RFC 2784 with Ethernet payload, RFC 2890 where there is a key.
+    Gre,
+}
+
+impl Encap {
+    /// The name `ip link` and OVS use.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Vxlan => "vxlan",
+            Self::Gre => "gre",
+        }
+    }
+}
+
+/// A tunnel device's options, and for VXLAN its FDB.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tunnel {
+    /// VXLAN or GRE.
+    pub encap: Encap,
+    /// The local outer address; `None` leaves it to the route.
+    pub local: Option<IpAddr>,
+    /// Where frames go that have no FDB entry of their own: the remote, or the flood list.
+    pub remotes: Vec<Remote>,
+    /// The key (GRE) or VNI expected of received packets.
+    pub key_in: Option<u32>,
+    /// The key (GRE) or VNI of sent packets.
+    pub key_out: Option<u32>,
+    /// VXLAN: UDP destination port in host byte order. 0 for GRE.
+    pub dst_port: u16,
+    /// VXLAN: the range of UDP source ports, first to last, in host byte order, as the kernel picks
+    /// them (the device's `srcport`, else the namespace's `ip_local_port_range`). (0, 0) for GRE.
+    pub source_ports: (u16, u16),
+    /// Outer TOS: `None` inherits the inner one. The ECN bits always follow RFC 6040.
+    pub tos: Option<u8>,
+    /// Outer TTL: `None` inherits the inner one. Never 0.
+    pub ttl: Option<u8>,
+    /// The Don't Fragment bit of the outer header.
+    pub df: bool,
+    /// The device the tunnel is bound to (`dev`), if any.
+    pub link: Option<IfIndex>,
+    /// VXLAN: how long a learned remote lives; `None` where remotes are not learned or do not age.
+    pub ageing: Option<Duration>,
+    /// Options that the fast path does not reproduce, each with its reason.
+    pub unsupported: Vec<Why>,
+    /// VXLAN: the remotes of single stations. Without [`Mac::ZERO`], which is `remotes`.
+    pub fdb: HashMap<Mac, Vec<Remote>>,
+}
+
+/// A tunnel's other end.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Remote {
+    /// Its outer address.
+    pub address: IpAddr,
+    /// Options that differ from the tunnel's own (nexthop group, port, VNI, device), as `bridge fdb`
+    /// shows them; empty where there are none.
+    pub options: String,
+}
+
+/// What changed in a backend's bridges.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Bridges, ports, tunnels or flood lists changed: plan anew.
+    pub topology: bool,
+    /// FDB entries changed, by bridge and key. Meaningless beside `topology`.
+    pub fdb: Vec<(IfIndex, FdbKey)>,
+}
+
+/// A host's bridges by ifindex.
+pub type Bridges = BTreeMap<IfIndex, Bridge>;

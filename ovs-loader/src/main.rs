@@ -1,0 +1,3 @@
+//! `ovs-loader`: see `ovs-loader --help`.
+
+fn main() {}

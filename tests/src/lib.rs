@@ -1,0 +1,1 @@
+//! Hosts in network namespaces, load generators, and the tests that run on them.

@@ -1,0 +1,1 @@
+//! Set-up, builds, demo, tests and lints of ovs-ebpf.
