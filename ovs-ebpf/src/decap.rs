@@ -46,15 +46,15 @@ pub fn parse(packet: &Packet, control: &Control) -> Result<Tunnelled, Reason> {
     }
     packet.pull(CLASSIFY_LEN);
     let start = packet.bytes::<CLASSIFY_LEN>(0).ok_or(Reason::NotTunnel)?;
-    let kind = outer::classify(start, &control.vxlan_ports)?;
+    let kind = outer::classify(&start, &control.vxlan_ports)?;
     packet.pull(kind.header_len() + frame::MIN_LEN);
     let frame_len = packet.len();
     let outer = match kind {
         TunnelKind::VxlanIpv4 => {
-            outer::accept_vxlan(packet.bytes(0).ok_or(Reason::Truncated)?, frame_len)
+            outer::accept_vxlan(&packet.bytes(0).ok_or(Reason::Truncated)?, frame_len)
         }
         TunnelKind::GreIpv4 | TunnelKind::GreKeyIpv4 => {
-            outer::accept_gre(kind, packet.bytes(0).ok_or(Reason::Truncated)?, frame_len)
+            outer::accept_gre(kind, &packet.bytes(0).ok_or(Reason::Truncated)?, frame_len)
         }
     }?;
     Ok(Tunnelled { kind, outer })

@@ -2,7 +2,6 @@
 
 #![cfg_attr(target_arch = "bpf", no_std)]
 #![cfg_attr(target_arch = "bpf", no_main)]
-
 #![allow(unreachable_pub, reason = "a program object has no users in Rust")]
 
 mod counters;

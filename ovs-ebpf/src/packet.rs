@@ -16,39 +16,47 @@ pub struct Packet {
     skb: *mut __sk_buff,
 }
 
+/// One field of the packet's context, read anew each time: helpers change the context.
+macro_rules! field {
+    ($packet:ident.$name:ident) => {
+        // SAFETY: the program's context, valid as long as the program runs; the verifier checks each
+        // field's access.
+        unsafe { (&raw const (*$packet.skb).$name).read_volatile() }
+    };
+}
+
 impl Packet {
     #[inline(always)]
     pub fn new(ctx: &TcContext) -> Self {
         Self { skb: ctx.skb.skb }
     }
 
-    #[inline(always)]
-    fn skb(&self) -> &__sk_buff {
-        // SAFETY: the program's context, valid as long as the program runs; the verifier checks each
-        // field's access.
-        unsafe { &*self.skb }
-    }
-
-    /// `N` bytes from `offset` on, if the packet's linear part has them.
+    /// `N` bytes from `offset` on, if the packet's linear part has them; both even.
     ///
-    /// What this returns must not be used after [`Self::pull`], [`Self::resize`] or
-    /// [`Self::store`]: the verifier refuses such a program.
+    /// Copied by 16-bit words, of which the compiler keeps those that are used: the widest that BPF's
+    /// alignment rules allow behind a 14-byte Ethernet header.
     #[inline(always)]
-    pub fn bytes<const N: usize>(&self, offset: usize) -> Option<&[u8; N]> {
-        let (start, end) = (self.skb().data as usize, self.skb().data_end as usize);
+    pub fn bytes<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        const { assert!(N.is_multiple_of(2)) };
+        let (start, end) = (field!(self.data) as usize, field!(self.data_end) as usize);
         if start + offset + N > end {
             return None;
         }
-        // SAFETY: within the packet by the comparison above, which the verifier checks; byte arrays
-        // have no alignment and no invalid values.
-        Some(unsafe { &*((start + offset) as *const [u8; N]) })
+        let words = (start + offset) as *const u16;
+        let mut bytes = [0; N];
+        for (at, pair) in bytes.as_chunks_mut::<2>().0.iter_mut().enumerate() {
+            // SAFETY: within the packet by the comparison above, which the verifier checks.
+            // `skb->data` is even: the kernel aligns it (NET_SKB_PAD, NET_IP_ALIGN).
+            *pair = unsafe { words.add(at).read() }.to_ne_bytes();
+        }
+        Some(bytes)
     }
 
     /// Makes the first `len` bytes linear, where the packet is that long and they are not yet.
     /// Changes no byte.
     #[inline(always)]
     pub fn pull(&self, len: usize) {
-        let linear = (self.skb().data_end as usize).wrapping_sub(self.skb().data as usize);
+        let linear = (field!(self.data_end) as usize).wrapping_sub(field!(self.data) as usize);
         if linear < len && self.len() as usize >= len {
             // SAFETY: a helper on the program's own context. Where it fails, the next bounds check does.
             unsafe { bpf_skb_pull_data(self.skb, len as u32) };
@@ -69,31 +77,31 @@ impl Packet {
     /// Length in bytes, with the Ethernet header.
     #[inline(always)]
     pub fn len(&self) -> u32 {
-        self.skb().len
+        field!(self.len)
     }
 
     /// The device it arrived on.
     #[inline(always)]
     pub fn ifindex(&self) -> u32 {
-        self.skb().ifindex
+        field!(self.ifindex)
     }
 
     /// Whether it carries a VLAN tag in its metadata.
     #[inline(always)]
     pub fn has_vlan_tag(&self) -> bool {
-        self.skb().vlan_present != 0
+        field!(self.vlan_present) != 0
     }
 
     /// Whether it is addressed to the device (`PACKET_HOST`).
     #[inline(always)]
     pub fn is_for_host(&self) -> bool {
-        self.skb().pkt_type == 0
+        field!(self.pkt_type) == 0
     }
 
     /// Payload bytes of each segment that it will be cut into; 0 where it will not.
     #[inline(always)]
     pub fn gso_size(&self) -> u32 {
-        self.skb().gso_size
+        field!(self.gso_size)
     }
 
     /// Hash of the innermost flow, as the kernel uses it to pick UDP source ports.

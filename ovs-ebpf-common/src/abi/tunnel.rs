@@ -93,7 +93,7 @@ impl Default for TunnelPath {
 }
 
 /// Key of `tunnel_index`: what identifies a received packet's tunnel.
-#[repr(C)]
+#[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TunnelIndexKey {
     /// The sender's outer IPv4 address.

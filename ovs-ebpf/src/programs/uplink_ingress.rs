@@ -36,7 +36,7 @@ fn forward(packet: &Packet) -> Verdict {
 
     let header_len = tunnelled.kind.header_len();
     let head = packet.bytes(header_len).ok_or(Reason::Truncated)?;
-    let frame = frame::parse(head)?;
+    let frame = frame::parse(&head)?;
     let mut ethernet = [0; EthHdr::LEN];
     ethernet.copy_from_slice(&head[..EthHdr::LEN]);
 
