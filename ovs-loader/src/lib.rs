@@ -4,4 +4,5 @@
 //! Data flows one way: [`bridge`] (the truth) to the mirror (the plan) to the datapath (the maps).
 
 pub mod bridge;
+pub mod datapath;
 pub mod underlay;

@@ -1,0 +1,157 @@
+//! The kernel side as the loader sees it: programs, maps, where they are attached and pinned. The
+//! only place that knows aya.
+//!
+//! Pins under `<bpffs>/v<ABI>/`: the maps and programs by name, the attachments as
+//! `links/<program>-<ifindex>`. They outlive the daemon, so that traffic stays fast while it
+//! restarts; the next one adopts them in place.
+
+mod attach;
+mod features;
+mod pins;
+mod tables;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use aya::programs::SchedClassifier;
+use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
+use ovs_ebpf_common::abi::{self, Program};
+
+use crate::bridge::model::IfIndex;
+use attach::Attachments;
+pub use pins::{Lock, remove_all};
+pub use tables::{Counters, Error as TableError, Tables};
+
+/// The BPF object that `build.rs` made; empty where there was no BPF toolchain.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ovs-ebpf.o"));
+
+/// The maps of the object, each pinned under its name.
+const MAPS: [&str; 7] =
+    ["control", "ports", "fdb", "tunnels", "tunnel_index", "counters", "tunnel_counters"];
+
+/// Why the kernel side could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The build had no BPF toolchain.
+    #[error(
+        "this ovs-loader was built without the BPF programs: run `cargo xtask setup`, then build again"
+    )]
+    NoObject,
+    /// A pin could not be made, read or removed, or another daemon holds the directory.
+    #[error(transparent)]
+    Pins(#[from] pins::Error),
+    /// The kernel refused a map or a program.
+    #[error("the kernel refused the BPF programs: {0}")]
+    Load(#[from] aya::EbpfError),
+    /// The kernel refused a program.
+    #[error("the kernel refused the BPF program {program}: {source}")]
+    Program {
+        /// The program's name.
+        program: &'static str,
+        /// What the kernel or its verifier said.
+        source: aya::programs::ProgramError,
+    },
+    /// A map lacks or has the wrong type: a broken build.
+    #[error(transparent)]
+    Table(#[from] TableError),
+}
+
+/// The loaded programs and their maps.
+pub struct Datapath {
+    ebpf: Ebpf,
+    tables: Tables,
+    attachments: Attachments,
+    directory: std::path::PathBuf,
+    // Last: released when everything else is gone.
+    _lock: Lock,
+}
+
+impl Datapath {
+    /// Loads the programs into `bpffs`, a directory on a BPF file system, and takes over in place
+    /// what an earlier daemon left there: maps with their contents, and attachments, whose programs
+    /// are replaced.
+    ///
+    /// # Errors
+    /// See [`Error`]. Nothing that was attached before is detached then.
+    pub fn open(bpffs: &Path, fdb_capacity: u32) -> Result<Self, Error> {
+        if OBJECT.is_empty() {
+            return Err(Error::NoObject);
+        }
+        let lock = Lock::take(bpffs)?;
+        let directory = pins::prepare(bpffs, fdb_capacity)?;
+        let mut ebpf = load(&directory, fdb_capacity)?;
+        let mut attachments = Attachments::new(&directory);
+        for program in Program::ALL {
+            let classifier = classifier(&mut ebpf, program);
+            let fail = |source| Error::Program { program: program.name(), source };
+            classifier.load().map_err(fail)?;
+            pins::replace_program(&directory, program, classifier)?;
+            attachments.adopt(program, classifier);
+        }
+        let tables = Tables::take(&mut ebpf)?;
+        Ok(Self { ebpf, tables, attachments, directory, _lock: lock })
+    }
+
+    /// The maps.
+    pub fn tables(&mut self) -> &mut Tables {
+        &mut self.tables
+    }
+
+    /// Attaches the programs to exactly these devices, by ifindex with their names, and detaches them
+    /// from all others. Gives the devices that refused, each with the kernel's words; the rest is
+    /// done all the same.
+    pub fn attach(
+        &mut self,
+        program: Program,
+        devices: &BTreeMap<IfIndex, String>,
+    ) -> BTreeMap<IfIndex, String> {
+        let classifier = classifier(&mut self.ebpf, program);
+        self.attachments.set(program, classifier, devices)
+    }
+
+    /// The devices a program is attached to.
+    #[must_use]
+    pub fn attached(&self, program: Program) -> BTreeSet<IfIndex> {
+        self.attachments.devices(program)
+    }
+
+    /// Detaches and removes what a daemon with another ABI left. To be called when this one is
+    /// attached: until then the other's programs forward.
+    pub fn remove_other_versions(&self) {
+        if let Some(bpffs) = self.directory.parent() {
+            pins::remove_other_versions(bpffs);
+        }
+    }
+
+    /// Detaches everything and removes all pins.
+    ///
+    /// # Errors
+    /// Where a pin could not be removed: all others are.
+    pub fn close(self) -> Result<(), Error> {
+        Ok(pins::remove_version(&self.directory)?)
+    }
+}
+
+fn load(directory: &Path, fdb_capacity: u32) -> Result<Ebpf, Error> {
+    let decap_l3 = u8::from(features::decap_l3());
+    let mut loader = EbpfLoader::new();
+    loader
+        .verifier_log_level(VerifierLogLevel::DISABLE)
+        .override_global("DECAP_L3", &decap_l3, true)
+        .map_max_entries("fdb", fdb_capacity);
+    for map in MAPS {
+        loader.map_pin_path(map, directory.join(map));
+    }
+    Ok(loader.load(OBJECT)?)
+}
+
+fn classifier(ebpf: &mut Ebpf, program: Program) -> &mut SchedClassifier {
+    ebpf.program_mut(program.name())
+        .and_then(|program| program.try_into().ok())
+        .expect("the object has both programs, as classifiers")
+}
+
+/// The version directory's name.
+fn version_directory() -> String {
+    format!("v{}", abi::VERSION)
+}

@@ -1,0 +1,294 @@
+//! The maps with their types, and the update rules that keep a running program from seeing half of
+//! a change.
+
+use std::time::Duration;
+
+use aya::Ebpf;
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray};
+use nix::time::{ClockId, clock_gettime};
+use ovs_ebpf_common::abi::{
+    Control, FdbKey, FdbValue, PortValue, Program, ProgramCounters, TunnelCounters, TunnelIndexKey,
+    TunnelIndexValue, TunnelValue, VXLAN_PORTS,
+};
+use ovs_ebpf_common::{PACKET_REASONS, Reason};
+
+use crate::bridge::model::IfIndex;
+
+/// A map could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel's map is full.
+    #[error("the map {0} is full")]
+    Full(&'static str),
+    /// Anything else: the map's name and what happened.
+    #[error("cannot {what} the map {map}: {source}")]
+    Map {
+        /// What was tried.
+        what: &'static str,
+        /// The map.
+        map: &'static str,
+        /// What the kernel said.
+        source: MapError,
+    },
+}
+
+fn error(what: &'static str, map: &'static str) -> impl FnOnce(MapError) -> Error {
+    move |source| match &source {
+        MapError::SyscallError(syscall)
+            if syscall.io_error.raw_os_error() == Some(nix::libc::E2BIG) =>
+        {
+            Error::Full(map)
+        }
+        _ => Error::Map { what, map, source },
+    }
+}
+
+/// One program's counters over all CPUs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets forwarded.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Packets left to the bridge, by reason; without zeros.
+    pub reasons: Vec<(Reason, u64)>,
+}
+
+/// The maps.
+pub struct Tables {
+    control: Array<MapData, Control>,
+    ports: HashMap<MapData, u32, PortValue>,
+    fdb: HashMap<MapData, FdbKey, FdbValue>,
+    tunnels: Array<MapData, TunnelValue>,
+    tunnel_index: HashMap<MapData, TunnelIndexKey, TunnelIndexValue>,
+    counters: PerCpuArray<MapData, ProgramCounters>,
+    tunnel_counters: PerCpuArray<MapData, TunnelCounters>,
+}
+
+impl Tables {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        Ok(Self {
+            control: take(ebpf, "control")?,
+            ports: take(ebpf, "ports")?,
+            fdb: take(ebpf, "fdb")?,
+            tunnels: take(ebpf, "tunnels")?,
+            tunnel_index: take(ebpf, "tunnel_index")?,
+            counters: take(ebpf, "counters")?,
+            tunnel_counters: take(ebpf, "tunnel_counters")?,
+        })
+    }
+
+    /// Allows the programs to forward for `lease` from now on; zero ends it at once.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn renew_lease(&mut self, lease: Duration) -> Result<(), Error> {
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
+        let deadline = if lease.is_zero() { Duration::ZERO } else { now + lease };
+        let deadline = u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX);
+        self.set_control(|control| control.lease_deadline = deadline)
+    }
+
+    /// Sets the UDP destination ports of the VXLAN tunnels.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn set_vxlan_ports(&mut self, ports: [[u8; 2]; VXLAN_PORTS]) -> Result<(), Error> {
+        self.set_control(|control| control.vxlan_ports = ports)
+    }
+
+    fn set_control(&mut self, change: impl FnOnce(&mut Control)) -> Result<(), Error> {
+        let mut control = self.control.get(&0, 0).map_err(error("read", "control"))?;
+        change(&mut control);
+        self.control.set(0, control, 0).map_err(error("write", "control"))
+    }
+
+    /// All ports.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn ports(&self) -> Result<Vec<(IfIndex, PortValue)>, Error> {
+        self.ports.iter().collect::<Result<_, _>>().map_err(error("read", "ports"))
+    }
+
+    /// Adds or replaces a port.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn set_port(&mut self, ifindex: IfIndex, value: PortValue) -> Result<(), Error> {
+        self.ports.insert(ifindex, value, 0).map_err(error("write", "ports"))
+    }
+
+    /// Removes a port, if it is there.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn remove_port(&mut self, ifindex: IfIndex) -> Result<(), Error> {
+        absent_is_fine(self.ports.remove(&ifindex)).map_err(error("write", "ports"))
+    }
+
+    /// All FDB entries.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn fdb(&self) -> Result<Vec<(FdbKey, FdbValue)>, Error> {
+        self.fdb.iter().collect::<Result<_, _>>().map_err(error("read", "fdb"))
+    }
+
+    /// Adds or replaces an FDB entry.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn set_fdb(&mut self, key: &FdbKey, value: &FdbValue) -> Result<(), Error> {
+        self.fdb.insert(key, value, 0).map_err(error("write", "fdb"))
+    }
+
+    /// Removes an FDB entry, if it is there.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn remove_fdb(&mut self, key: &FdbKey) -> Result<(), Error> {
+        absent_is_fine(self.fdb.remove(key)).map_err(error("write", "fdb"))
+    }
+
+    /// All tunnels in the index.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn tunnel_index(&self) -> Result<Vec<(TunnelIndexKey, TunnelIndexValue)>, Error> {
+        self.tunnel_index.iter().collect::<Result<_, _>>().map_err(error("read", "tunnel_index"))
+    }
+
+    /// Adds or replaces what received packets of a tunnel belong to.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn set_tunnel_index(
+        &mut self,
+        key: &TunnelIndexKey,
+        value: &TunnelIndexValue,
+    ) -> Result<(), Error> {
+        self.tunnel_index.insert(key, value, 0).map_err(error("write", "tunnel_index"))
+    }
+
+    /// Removes a tunnel from the index, if it is there.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn remove_tunnel_index(&mut self, key: &TunnelIndexKey) -> Result<(), Error> {
+        absent_is_fine(self.tunnel_index.remove(key)).map_err(error("write", "tunnel_index"))
+    }
+
+    /// A tunnel's value.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn tunnel(&self, id: u32) -> Result<TunnelValue, Error> {
+        self.tunnels.get(&id, 0).map_err(error("read", "tunnels"))
+    }
+
+    /// Sets everything of a tunnel but `active` and the path that is not in use; `value.paths[0]` is
+    /// the path wanted.
+    ///
+    /// The path in use is never written to: a new one goes into the other slot first.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn set_tunnel(&mut self, id: u32, value: &TunnelValue) -> Result<(), Error> {
+        let current = self.tunnel(id)?;
+        let write = |tables: &mut Self, value: TunnelValue| {
+            tables.tunnels.set(id, value, 0).map_err(error("write", "tunnels"))
+        };
+        let wanted = value.paths[0];
+        let mut next = TunnelValue { active: current.active, paths: current.paths, ..*value };
+        if wanted != current.paths[usize::from(current.active)] {
+            let free = current.active ^ 1;
+            let mut staged = current;
+            staged.paths[usize::from(free)] = wanted;
+            write(self, staged)?;
+            next = TunnelValue { active: free, paths: staged.paths, ..*value };
+        }
+        write(self, next)
+    }
+
+    /// Marks a tunnel id as unused.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn clear_tunnel(&mut self, id: u32) -> Result<(), Error> {
+        let cpus = zeroes(&self.tunnel_counters, id)?;
+        self.tunnels.set(id, TunnelValue::default(), 0).map_err(error("write", "tunnels"))?;
+        self.tunnel_counters.set(id, cpus, 0).map_err(error("write", "tunnel_counters"))
+    }
+
+    /// A program's counters.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn counters(&self, program: Program) -> Result<Counters, Error> {
+        let cpus = self.counters.get(&(program as u32), 0).map_err(error("read", "counters"))?;
+        let mut total = Counters::default();
+        let mut reasons = [0u64; PACKET_REASONS];
+        for cpu in cpus.iter() {
+            total.packets += cpu.packets;
+            total.bytes += cpu.bytes;
+            for (sum, count) in reasons.iter_mut().zip(cpu.reasons) {
+                *sum += count;
+            }
+        }
+        total.reasons = Reason::ALL
+            .iter()
+            .filter(|reason| reason.counts_packets())
+            .map(|&reason| (reason, reasons[reason as usize]))
+            .filter(|(_, count)| *count > 0)
+            .collect();
+        Ok(total)
+    }
+
+    /// A tunnel's traffic.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn tunnel_counters(&self, id: u32) -> Result<TunnelCounters, Error> {
+        let cpus = self.tunnel_counters.get(&id, 0).map_err(error("read", "tunnel_counters"))?;
+        Ok(cpus.iter().fold(TunnelCounters::default(), |sum, cpu| TunnelCounters {
+            tx_packets: sum.tx_packets + cpu.tx_packets,
+            tx_bytes: sum.tx_bytes + cpu.tx_bytes,
+            rx_packets: sum.rx_packets + cpu.rx_packets,
+            rx_bytes: sum.rx_bytes + cpu.rx_bytes,
+        }))
+    }
+}
+
+fn take<M>(ebpf: &mut Ebpf, map: &'static str) -> Result<M, Error>
+where
+    M: TryFrom<aya::maps::Map, Error = MapError>,
+{
+    ebpf.take_map(map)
+        .ok_or_else(|| MapError::InvalidName { name: map.to_owned() })
+        .and_then(M::try_from)
+        .map_err(error("find", map))
+}
+
+fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(syscall))
+            if syscall.io_error.raw_os_error() == Some(nix::libc::ENOENT) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// Zeroes for every CPU.
+fn zeroes(
+    counters: &PerCpuArray<MapData, TunnelCounters>,
+    id: u32,
+) -> Result<aya::maps::PerCpuValues<TunnelCounters>, Error> {
+    let cpus = counters.get(&id, 0).map_err(error("read", "tunnel_counters"))?.len();
+    aya::maps::PerCpuValues::try_from(vec![TunnelCounters::default(); cpus]).map_err(|source| {
+        Error::Map { what: "size", map: "tunnel_counters", source: MapError::IoError(source) }
+    })
+}
