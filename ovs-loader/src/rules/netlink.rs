@@ -109,7 +109,9 @@ impl Watcher {
         socket.bind_auto()?;
         socket.add_membership(group)?;
         socket.set_non_blocking(true)?;
-        Ok(Some(Self { socket: AsyncFd::register(socket)? }))
+        // SAFETY: the socket owns its descriptor and is dropped together with the registration.
+        let socket = unsafe { AsyncFd::register(socket) }?;
+        Ok(Some(Self { socket }))
     }
 
     /// Resolves when there was at least one notification since the last call, and takes all of
