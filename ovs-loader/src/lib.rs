@@ -1,8 +1,11 @@
 //! Mirrors the host's bridges into BPF maps, so that the kernel programs of `ovs-ebpf` can
 //! short-cut the packets they know.
 //!
-//! Data flows one way: [`bridge`] (the truth) to the mirror (the plan) to the datapath (the maps).
+//! Data flows one way: [`bridge`] (the truth), with what [`underlay`] and [`rules`] say of the host,
+//! to [`mirror`] (the plan) to [`datapath`] (the maps).
 
 pub mod bridge;
 pub mod datapath;
+pub mod mirror;
+pub mod rules;
 pub mod underlay;

@@ -1,0 +1,53 @@
+//! TCX programs on a device's egress. They are seen through bpf(2) only and announce themselves to
+//! nobody.
+
+use std::io;
+
+use crate::bridge::model::IfIndex;
+
+/// `BPF_PROG_QUERY` of bpf(2).
+const BPF_PROG_QUERY: libc::c_int = 16;
+/// `BPF_TCX_EGRESS` of `enum bpf_attach_type`.
+const BPF_TCX_EGRESS: u32 = 47;
+
+/// `union bpf_attr`'s member `query`, as of kernel 6.6.
+#[repr(C)]
+#[derive(Default)]
+struct ProgQuery {
+    target_ifindex: u32,
+    attach_type: u32,
+    query_flags: u32,
+    attach_flags: u32,
+    prog_ids: u64,
+    prog_cnt: u32,
+    padding: u32,
+    prog_attach_flags: u64,
+    link_ids: u64,
+    link_attach_flags: u64,
+    revision: u64,
+}
+
+/// How many TCX programs a device of the calling thread's network namespace has on egress: none
+/// where the device is gone or the kernel older than TCX.
+pub(super) fn egress_programs(ifindex: IfIndex) -> io::Result<u32> {
+    let mut query =
+        ProgQuery { target_ifindex: ifindex, attach_type: BPF_TCX_EGRESS, ..ProgQuery::default() };
+    // SAFETY: the pointer and the size are those of an initialised union bpf_attr member, which the
+    // kernel reads and writes during the call only; without prog_ids it writes the count.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            BPF_PROG_QUERY,
+            &raw mut query,
+            size_of::<ProgQuery>() as libc::c_uint,
+        )
+    };
+    if result == 0 {
+        return Ok(query.prog_cnt);
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EINVAL | libc::ENODEV | libc::ENOSYS) => Ok(0),
+        _ => Err(error),
+    }
+}
