@@ -115,8 +115,11 @@ impl Missing {
                 let Version { release, llvm, .. } = &rustc.version;
                 let mut what =
                     format!("there is no bpf-linker for LLVM {llvm}, which rustc {release} uses");
+                if let Some(path) = env::var_os(LINKER_ENV) {
+                    what.push_str(&format!("; {LINKER_ENV} names {}", path.display()));
+                }
                 for Linker { path, llvm } in unfit {
-                    what.push_str(&format!(" ({} is for LLVM {llvm})", path.display()));
+                    what.push_str(&format!("; {} is for LLVM {llvm}", path.display()));
                 }
                 what
             }

@@ -24,6 +24,12 @@ pub(super) fn ensure() -> Result<()> {
         Found::Ready(_) => return Ok(()),
         Found::Missing(missing) => missing,
     };
+    for name in [ebpf::RUSTC_ENV, ebpf::CARGO_ENV, ebpf::LINKER_ENV] {
+        // What is installed would not be looked at.
+        if env::var_os(name).is_some() {
+            bail!("{}: correct {name} or unset it", missing.what());
+        }
+    }
     eprintln!("the BPF programs can't be built yet: {}", missing.what());
     let rustc = match missing {
         Missing::Linker { rustc, .. } => rustc,
