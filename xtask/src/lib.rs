@@ -3,7 +3,16 @@
 //! Without its default feature `cli` this library is [`ebpf`] alone: the build script of
 //! `ovs-loader` uses it, so there is one way to build the BPF object.
 
-pub mod ebpf;
-
 #[cfg(feature = "cli")]
 pub mod build;
+pub mod ebpf;
+#[cfg(feature = "cli")]
+pub mod lint;
+#[cfg(feature = "cli")]
+pub mod progress;
+#[cfg(feature = "cli")]
+pub mod setup;
+#[cfg(feature = "cli")]
+pub mod sudo;
+#[cfg(feature = "cli")]
+pub mod test;

@@ -1,5 +1,7 @@
 //! `cargo xtask COMMAND`: see `cargo xtask --help`.
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
@@ -13,12 +15,31 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Install what building, the demo and the tests need and this machine lacks
+    Setup(xtask::setup::SetupArgs),
     /// Build the BPF object and show what is in it
     BuildEbpf(xtask::build::BuildArgs),
+    /// Set up, then run every test; ends with `N passed, N failed`
+    Test(xtask::test::TestArgs),
+    /// Check formatting, clippy's lints and the documentation
+    Lint,
 }
 
-fn main() -> Result<()> {
-    match Cli::parse().command {
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    match command {
+        Command::Setup(args) => xtask::setup::run(&args),
         Command::BuildEbpf(args) => xtask::build::run(&args),
+        Command::Test(args) => xtask::test::run(&args),
+        Command::Lint => xtask::lint::run(),
     }
 }

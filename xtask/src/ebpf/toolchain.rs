@@ -99,22 +99,37 @@ pub enum Missing {
     },
 }
 
-impl fmt::Display for Missing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Missing {
+    /// What is missing, without what to do.
+    pub fn what(&self) -> String {
         match self {
-            Self::Rustc => {
-                write!(f, "no rustc {OLDEST} or newer with the source of its library was found")
-            }
+            Self::Rustc => match env::var_os(RUSTC_ENV) {
+                Some(path) => format!(
+                    "{} ({RUSTC_ENV}) is not a rustc {OLDEST} or newer with the source of its \
+                     library and a cargo beside it (or in {CARGO_ENV})",
+                    path.display()
+                ),
+                None => format!("there is no rustc {OLDEST} or newer with its library's source"),
+            },
             Self::Linker { rustc, unfit } => {
                 let Version { release, llvm, .. } = &rustc.version;
-                write!(f, "no bpf-linker for LLVM {llvm}, which rustc {release} uses, was found")?;
-                for Linker { path, llvm } in unfit {
-                    write!(f, " ({} is for LLVM {llvm})", path.display())?;
+                let mut what =
+                    format!("there is no bpf-linker for LLVM {llvm}, which rustc {release} uses");
+                if let Some(path) = env::var_os(LINKER_ENV) {
+                    what.push_str(&format!("; {LINKER_ENV} names {}", path.display()));
                 }
-                Ok(())
+                for Linker { path, llvm } in unfit {
+                    what.push_str(&format!("; {} is for LLVM {llvm}", path.display()));
+                }
+                what
             }
-        }?;
-        write!(f, ": run `cargo xtask setup`, then build again")
+        }
+    }
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: run `cargo xtask setup`, then build again", self.what())
     }
 }
 

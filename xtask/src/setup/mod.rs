@@ -1,0 +1,75 @@
+//! `cargo xtask setup`: finds what is missing, says what and why, and installs it.
+
+mod apt;
+mod bpf;
+mod tools;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use crate::ebpf::{self, Found};
+
+/// Arguments of `cargo xtask setup`.
+#[derive(Args)]
+pub struct SetupArgs {
+    /// Report what is there and what is missing; install nothing
+    #[arg(long)]
+    check: bool,
+}
+
+/// What a machine is to be set up for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// `cargo xtask demo`: the toolchain and what the demo runs.
+    Demo,
+    /// `cargo xtask test`: the toolchain and what the tests run.
+    Test,
+}
+
+/// Sets the machine up for everything, or with `--check` reports what there is.
+///
+/// # Errors
+/// When something is missing that can't be installed, or is missing at all with `--check`.
+pub fn run(args: &SetupArgs) -> Result<()> {
+    if args.check {
+        return report();
+    }
+    ensure(Purpose::Demo)?;
+    ensure(Purpose::Test)?;
+    println!("everything is there; see `cargo xtask setup --check`");
+    Ok(())
+}
+
+/// Installs what `purpose` needs and is missing. Quick and silent when nothing is.
+///
+/// # Errors
+/// Naming what is missing, when it can't be installed.
+pub fn ensure(purpose: Purpose) -> Result<()> {
+    bpf::ensure()?;
+    tools::ensure(purpose)
+}
+
+fn report() -> Result<()> {
+    let mut complete = true;
+    match ebpf::find() {
+        Found::Ready(toolchain) => println!("BPF toolchain: {toolchain}"),
+        Found::Missing(missing) => {
+            complete = false;
+            println!("BPF toolchain: {missing}");
+        }
+    }
+    for tool in tools::TOOLS {
+        let state = match tool.find() {
+            Some(path) => path.display().to_string(),
+            None => {
+                complete = false;
+                format!("MISSING, Debian package {}", tool.package)
+            }
+        };
+        println!("{}: {state} ({})", tool.program, tool.why);
+    }
+    if !complete {
+        bail!("something is missing: `cargo xtask setup` installs it");
+    }
+    Ok(())
+}

@@ -1,0 +1,136 @@
+//! `cargo xtask test`: sets the machine up, then runs every tier of tests and adds them up.
+
+mod binaries;
+mod tally;
+
+use std::{
+    io::{self, Read as _, Write as _},
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Args;
+
+use self::{
+    binaries::{Binary, Tier},
+    tally::Tally,
+};
+use crate::{
+    ebpf, progress,
+    setup::{self, Purpose},
+    sudo,
+};
+
+/// Arguments of `cargo xtask test`.
+#[derive(Args)]
+pub struct TestArgs {
+    /// Leave out the long tests: those marked `#[ignore]`
+    #[arg(long)]
+    quick: bool,
+    /// Run only tests whose name contains this
+    filter: Option<String>,
+}
+
+/// Runs the tests. The last line on stdout is `N passed, N failed`.
+///
+/// # Errors
+/// When set-up or building fails, a test fails, or no test matches the filter.
+pub fn run(args: &TestArgs) -> Result<()> {
+    setup::ensure(Purpose::Test)?;
+    build()?;
+    let binaries = binaries::build()?;
+    sudo::authenticate("for network namespaces and BPF programs")?;
+
+    let mut total = Tally::default();
+    for tier in Tier::ALL {
+        let started = Instant::now();
+        let mut sum = Tally::default();
+        println!("\n== {tier}");
+        for binary in binaries.iter().filter(|binary| binary.tier() == tier) {
+            sum.add(run_binary(binary, args)?);
+        }
+        if tier == Tier::Host {
+            sum.add(run_doctests(args)?);
+        }
+        println!("== {tier}: {sum} in {:.1} s", started.elapsed().as_secs_f64());
+        total.add(sum);
+    }
+
+    println!();
+    for name in &total.failures {
+        println!("FAILED {name}");
+    }
+    if total.ignored > 0 {
+        println!("left out: {} tests marked #[ignore]", total.ignored);
+    }
+    println!("{total}");
+    if total.failed > 0 {
+        std::process::exit(1);
+    }
+    if total.passed == 0 {
+        bail!("no test ran: does any name contain the filter?");
+    }
+    Ok(())
+}
+
+/// Builds the daemon that the tests start.
+fn build() -> Result<()> {
+    let mut cargo = cargo();
+    // Of the whole workspace, so that it is built with the same features as for the tests.
+    cargo.args(["build", "--bin", "ovs-loader"]);
+    progress::run("building ovs-loader", cargo)?;
+    Ok(())
+}
+
+fn cargo() -> Command {
+    let mut cargo = Command::new("cargo");
+    cargo.current_dir(ebpf::workspace());
+    cargo
+}
+
+fn run_binary(binary: &Binary, args: &TestArgs) -> Result<Tally> {
+    let mut command = match binary.tier() {
+        Tier::Host => Command::new(&binary.executable),
+        Tier::Loader | Tier::Kernel => sudo::command(&binary.executable),
+    };
+    if binary.tier() == Tier::Kernel {
+        // They share names of the machine: namespaces, bpffs directories, counters.
+        command.arg("--test-threads=1");
+    }
+    if !args.quick {
+        command.arg("--include-ignored");
+    }
+    // As `cargo test` does: tests find their files from their package's directory.
+    command.current_dir(&binary.package_dir);
+    run_tests(&binary.name, command, args)
+}
+
+fn run_doctests(args: &TestArgs) -> Result<Tally> {
+    let mut command = cargo();
+    command.args(["test", "--doc", "--quiet", "--no-fail-fast", "--"]);
+    run_tests("documentation", command, args)
+}
+
+/// Runs one libtest program, passing its output on byte by byte, so that the name of a long test
+/// shows while it runs.
+fn run_tests(name: &str, mut command: Command, args: &TestArgs) -> Result<Tally> {
+    println!("-- {name}");
+    command.args(&args.filter).stdin(Stdio::null()).stdout(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("cannot start the tests of {name}"))?;
+
+    let mut output = Vec::new();
+    let mut stdout = child.stdout.take().expect("stdout is piped");
+    let mut chunk = [0; 4096];
+    loop {
+        let read = stdout.read(&mut chunk).context("cannot read a test's output")?;
+        if read == 0 {
+            break;
+        }
+        io::stdout().write_all(&chunk[..read])?;
+        io::stdout().flush()?;
+        output.extend_from_slice(&chunk[..read]);
+    }
+    let status = child.wait().context("cannot wait for a test")?;
+    Ok(Tally::of(name, &String::from_utf8_lossy(&output), status.success()))
+}

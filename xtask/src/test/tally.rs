@@ -1,0 +1,102 @@
+//! Adds up what libtest programs report.
+
+use std::fmt;
+
+/// How many tests passed and failed, and which failed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) passed: u64,
+    pub(super) failed: u64,
+    pub(super) ignored: u64,
+    pub(super) failures: Vec<String>,
+}
+
+impl Tally {
+    /// Reads the report of a run named `name`. One that failed without a failing test (it crashed,
+    /// or never got as far as a report) counts as one failure.
+    pub(super) fn of(name: &str, output: &str, success: bool) -> Self {
+        let mut tally = Self::default();
+        let mut finished = false;
+        for line in output.lines() {
+            if let Some(result) = line.strip_prefix("test result: ") {
+                finished = true;
+                tally.passed += count(result, "passed");
+                tally.failed += count(result, "failed");
+                tally.ignored += count(result, "ignored");
+            } else if let Some(header) = line.strip_prefix("---- ")
+                && let Some(test) = header.strip_suffix(" stdout ----")
+            {
+                tally.failures.push(format!("{name}: {test}"));
+            }
+        }
+        if tally.failed == 0 && !(success && finished) {
+            tally.failed = 1;
+            tally.failures.push(format!("{name}: ended without a full report"));
+        }
+        tally
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.ignored += other.ignored;
+        self.failures.extend(other.failures);
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} passed, {} failed", self.passed, self.failed)
+    }
+}
+
+/// The number before `what` in `ok. 9 passed; 0 failed; …`.
+fn count(result: &str, what: &str) -> u64 {
+    let words: Vec<&str> = result.split([' ', ';']).collect();
+    words.windows(2).find(|pair| pair[1] == what).and_then(|pair| pair[0].parse().ok()).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FAILING: &str = "
+running 3 tests
+test a ... ok
+test b ... FAILED
+test c ... ignored
+
+failures:
+
+---- b stdout ----
+thread 'b' panicked
+
+failures:
+    b
+
+test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 2 filtered out; finished in 0.00s
+";
+
+    #[test]
+    fn a_report_tells_its_counts_and_the_failing_tests() {
+        let tally = Tally::of("unit", FAILING, false);
+        assert_eq!((tally.passed, tally.failed, tally.ignored), (1, 1, 1));
+        assert_eq!(tally.failures, ["unit: b"]);
+    }
+
+    #[test]
+    fn reports_add_up() {
+        let passing = "test result: ok. 12 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out";
+        let mut tally = Tally::of("a", FAILING, false);
+        tally.add(Tally::of("b", &format!("{passing}\n{passing}\n"), true));
+        assert_eq!(tally.to_string(), "25 passed, 1 failed");
+    }
+
+    #[test]
+    fn a_crash_is_a_failure() {
+        assert_eq!(Tally::of("a", "running 3 tests\ntest x ... ", false).failed, 1);
+        assert_eq!(Tally::of("a", "", true).failed, 1);
+        let passing = "test result: ok. 12 passed; 0 failed; 0 ignored";
+        assert_eq!(Tally::of("a", passing, false).failed, 1);
+    }
+}
