@@ -5,6 +5,7 @@
 //! to [`mirror`] (the plan) to [`datapath`] (the maps).
 
 pub mod bridge;
+pub mod config;
 pub mod datapath;
 pub mod mirror;
 pub mod rules;

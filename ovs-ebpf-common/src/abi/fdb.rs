@@ -1,6 +1,6 @@
 /// Key of `fdb`.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FdbKey {
     /// The bridge: its device's ifindex.
     pub bridge: u32,

@@ -1,1 +1,16 @@
-//! p
+//! From the truth to the maps: what is accelerated and what not, why, and the changes that make the
+//! maps say so.
+//!
+//! Pure: [`plan`] decides from facts alone, [`entry`] decides on one FDB entry, [`apply`] turns the
+//! difference into map updates in an order that never lets a packet go astray.
+
+pub mod apply;
+pub mod entry;
+mod gate;
+mod ids;
+pub mod plan;
+
+pub use apply::{Applied, MapWriter};
+pub use gate::Facts;
+pub use ids::TunnelIds;
+pub use plan::{BridgePlan, Plan, PortPlan, TunnelPlan};

@@ -1,0 +1,101 @@
+//! One FDB entry: where the fast path sends its station's frames, or why it does not.
+
+use ovs_ebpf_common::Reason;
+use ovs_ebpf_common::abi::{self, FdbFlags, FdbValue};
+
+use super::plan::{Plan, PortPlan, TunnelPlan};
+use crate::bridge::model::{Bridge, Device, FdbEntry, FdbKey, FdbKind, Port, Remote, Tunnel, Why};
+
+/// What becomes of an FDB entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// What the `fdb` map should say, if anything.
+    pub value: Option<FdbValue>,
+    /// Why frames to the station do not take the fast path; empty if they do.
+    pub why: Vec<Why>,
+}
+
+impl Decision {
+    fn refused(why: impl Into<Why>) -> Self {
+        Self { value: None, why: vec![why.into()] }
+    }
+}
+
+/// Decides on an entry of a bridge that the plan was made for.
+#[must_use]
+pub fn decide(plan: &Plan, bridge: &Bridge, key: &FdbKey, entry: &FdbEntry) -> Decision {
+    let Some(bridge_plan) = plan.bridges.get(&bridge.ifindex) else {
+        return Decision::refused(Reason::PortNotAccelerated);
+    };
+    if !bridge_plan.why.is_empty() {
+        return Decision { value: None, why: bridge_plan.why.clone() };
+    }
+    if key.mac.is_group() {
+        return Decision::refused(Reason::FdbGroup);
+    }
+    if entry.kind == FdbKind::Local {
+        return Decision::refused(Reason::FdbLocal);
+    }
+    if key.vlan != 0 {
+        return Decision::refused(Why::new(Reason::FdbVlan, format!("VLAN {}", key.vlan)));
+    }
+    let (Some(port), Some(port_plan)) =
+        (bridge.ports.get(&entry.port), bridge_plan.ports.get(&entry.port))
+    else {
+        return Decision::refused(Reason::PortNotAccelerated);
+    };
+    match (&port.device, &port_plan.tunnels) {
+        (Device::Tunnel(tunnel), Some(ways)) => {
+            remote(key, tunnel).map_or_else(Decision::refused, |remote| {
+                ways.get(&remote.address).map_or_else(
+                    || Decision::refused(Reason::NoRemote),
+                    |way| behind_tunnel(port_plan, way),
+                )
+            })
+        }
+        _ => local(key, port, port_plan),
+    }
+}
+
+/// The one remote that the tunnel sends the station's frames to (`vxlan_find_mac`, else the flood
+/// list).
+fn remote<'a>(key: &FdbKey, tunnel: &'a Tunnel) -> Result<&'a Remote, Why> {
+    let remotes = tunnel.fdb.get(&key.mac).unwrap_or(&tunnel.remotes);
+    match remotes.as_slice() {
+        [] => Err(Why::from(Reason::NoRemote)),
+        [remote] if remote.options.is_empty() => Ok(remote),
+        [remote] => Err(Why::new(Reason::RemoteOptions, &remote.options)),
+        several => Err(Why::new(Reason::SeveralRemotes, format!("{} remotes", several.len()))),
+    }
+}
+
+fn behind_tunnel(port: &PortPlan, way: &TunnelPlan) -> Decision {
+    let value = way.entry.as_ref().map(|entry| FdbValue {
+        target: entry.id,
+        flags: FdbFlags::TUNNEL | port.flags,
+        revalidate_seconds: port.revalidate_seconds,
+        ..FdbValue::default()
+    });
+    Decision { value, why: way.why.clone() }
+}
+
+fn local(key: &FdbKey, port: &Port, plan: &PortPlan) -> Decision {
+    if !plan.why.is_empty() {
+        return Decision { value: None, why: plan.why.clone() };
+    }
+    let peer = if plan.peer == Some(key.mac) { FdbFlags::PEER } else { 0 };
+    let value = FdbValue {
+        target: port.ifindex,
+        flags: plan.flags | peer,
+        revalidate_seconds: plan.revalidate_seconds,
+        mtu: plan.mtu,
+        ..FdbValue::default()
+    };
+    Decision { value: Some(value), why: Vec::new() }
+}
+
+/// The key in the `fdb` map.
+#[must_use]
+pub fn map_key(bridge: &Bridge, key: &FdbKey) -> abi::FdbKey {
+    abi::FdbKey { bridge: bridge.ifindex, vlan: key.vlan, mac: key.mac.0 }
+}

@@ -1,0 +1,162 @@
+//! The gate: what the fast path can't reproduce exactly is not accelerated, and here is why.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use ovs_ebpf_common::Reason;
+use ovs_ebpf_common::abi::Program;
+
+use crate::bridge::model::{Bridge, Bridges, Device, IfIndex, Port, StpState, Tunnel, Why};
+use crate::config::Accelerate;
+use crate::rules::{HostRules, OuterFlow};
+use crate::underlay::{Resolution, Target};
+
+/// Everything a plan is made from.
+pub struct Facts<'a> {
+    /// The bridges.
+    pub bridges: &'a Bridges,
+    /// The way to each remote.
+    pub resolve: &'a dyn Fn(&Target) -> Option<&'a Resolution>,
+    /// The host's rules.
+    pub rules: &'a HostRules,
+    /// The configuration.
+    pub settings: &'a Accelerate,
+    /// Bridges switched off by the operator.
+    pub switched_off: &'a BTreeSet<String>,
+    /// Devices that refused a program, with the kernel's words.
+    pub refused: &'a BTreeMap<(u32, IfIndex), String>,
+}
+
+/// How many packets may pass between two visits to the bridge before an entry ages: three, so that
+/// one or two may be lost.
+const VISITS_PER_AGEING: u64 = 3;
+
+/// How often a station's packet must pass the bridge, in whole seconds, given what ages entries.
+/// `None` where that is too often.
+pub(super) fn revalidate_seconds(
+    settings: &Accelerate,
+    ageing: impl IntoIterator<Item = std::time::Duration>,
+) -> Option<u16> {
+    let shortest = ageing.into_iter().map(|ageing| ageing.as_secs() / VISITS_PER_AGEING).min();
+    let seconds = shortest.map_or(u64::from(settings.revalidate_seconds), |shortest| {
+        shortest.min(u64::from(settings.revalidate_seconds))
+    });
+    u16::try_from(seconds).ok().filter(|&seconds| seconds > 0)
+}
+
+/// What stands against accelerating the bridge as a whole.
+pub(super) fn bridge(facts: &Facts<'_>, bridge: &Bridge) -> Vec<Why> {
+    let settings = facts.settings;
+    let mut why = Vec::new();
+    if facts.switched_off.contains(&bridge.name) {
+        why.push(Why::from(Reason::SwitchedOff));
+    }
+    if settings.bridges.as_ref().is_some_and(|names| !names.contains(&bridge.name)) {
+        why.push(Why::from(Reason::NotSelected));
+    }
+    if !bridge.up {
+        why.push(Why::new(Reason::BridgeDown, format!("{} is down", bridge.name)));
+    }
+    if bridge.vlan_filtering {
+        why.push(Why::new(Reason::VlanFiltering, "vlan_filtering 1"));
+    }
+    if revalidate_seconds(settings, [bridge.ageing]).is_none() {
+        let seconds = bridge.ageing.as_secs_f32();
+        why.push(Why::new(Reason::AgeingTooShort, format!("ageing time {seconds} s")));
+    }
+    if !settings.bypass_nft_bridge
+        && let Some(rules) = &facts.rules.nft_bridge
+    {
+        why.push(Why::new(Reason::NftBridge, rules));
+    }
+    if !settings.bypass_br_netfilter
+        && let Some(rules) = facts.rules.br_netfilter_of(bridge.nf_call)
+    {
+        why.push(Why::new(Reason::BrNetfilter, rules));
+    }
+    why
+}
+
+/// What stands against accelerating a port, tunnel ports included.
+pub(super) fn port(facts: &Facts<'_>, port: &Port) -> Vec<Why> {
+    let mut why = Vec::new();
+    if !port.up {
+        why.push(Why::new(Reason::PortDown, format!("{} is down or has no carrier", port.name)));
+    }
+    if port.stp != StpState::Forwarding {
+        let state = format!("{:?}", port.stp).to_lowercase();
+        why.push(Why::new(Reason::StpNotForwarding, format!("state {state}")));
+    }
+    if port.locked {
+        why.push(Why::new(Reason::PortLocked, "locked on"));
+    }
+    if let Device::Other(kind) = &port.device {
+        why.push(Why::new(Reason::PortKind, kind));
+    }
+    device(facts, port.ifindex, &port.name, &mut why);
+    if let Some(refused) = facts.refused.get(&(Program::PortIngress as u32, port.ifindex)) {
+        why.push(Why::new(Reason::AttachFailed, refused));
+    }
+    why
+}
+
+/// What on a device's own hooks would be gone around.
+fn device(facts: &Facts<'_>, ifindex: IfIndex, name: &str, why: &mut Vec<Why>) {
+    let settings = facts.settings;
+    if !settings.bypass_nft_netdev
+        && let Some(rules) = facts.rules.nft_netdev_of(name)
+    {
+        why.push(Why::new(Reason::NftNetdev, rules));
+    }
+    if let Some(tc) = facts.rules.tc.get(&ifindex) {
+        if let Some(filter) = &tc.ingress_classic {
+            why.push(Why::new(Reason::IngressFilter, filter));
+        }
+        if !settings.bypass_egress_filters
+            && let Some(filter) = &tc.egress
+        {
+            why.push(Why::new(Reason::EgressFilter, filter));
+        }
+    }
+}
+
+/// What stands against accelerating the way to one remote of a tunnel, given where it leads.
+pub(super) fn uplink(
+    facts: &Facts<'_>,
+    tunnel: &Tunnel,
+    target: &Target,
+    local: IpAddr,
+    uplink: IfIndex,
+    uplink_name: Option<&str>,
+) -> Vec<Why> {
+    let mut why = Vec::new();
+    let flow = OuterFlow {
+        local: Some(local),
+        remote: target.remote,
+        protocol: target.protocol,
+        dst_port: tunnel.dst_port,
+        uplink,
+    };
+    // Never settable: a packet that should be encrypted would leave in the clear.
+    if let Some(policy) = facts.rules.xfrm_covers(&flow) {
+        why.push(Why::new(Reason::XfrmPolicy, policy));
+    }
+    if let Some(tc) = facts.rules.tc.get(&uplink)
+        && let Some(filter) = &tc.ingress_classic
+    {
+        why.push(Why::new(Reason::IngressFilter, filter));
+    }
+    if !facts.settings.bypass_nft_netdev
+        && let Some(rules) = match uplink_name {
+            Some(name) => facts.rules.nft_netdev_of(name),
+            // Not named while the neighbour is unknown: any device with hooks may be it.
+            None => facts.rules.nft_netdev.values().next().map(String::as_str),
+        }
+    {
+        why.push(Why::new(Reason::NftNetdev, rules));
+    }
+    if let Some(refused) = facts.refused.get(&(Program::UplinkIngress as u32, uplink)) {
+        why.push(Why::new(Reason::AttachFailed, refused));
+    }
+    why
+}
