@@ -14,6 +14,7 @@ pub use error::Error;
 
 mod change;
 mod error;
+mod message;
 mod spec;
 
 pub use spec::{BridgeSpec, TunnelSpec};

@@ -3,28 +3,20 @@
 use std::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    GreIOFlags, InfoBridgePort, InfoData, InfoGre, InfoGre6, InfoKind, InfoPortData, InfoPortKind,
-    InfoVxlan, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
-use netlink_packet_route::neighbour::{
-    NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
-};
-use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::error::Kind;
+use super::message::{flood_entry, gre_info, isolated, of, set, vxlan_info};
 use super::{Action, Error, TunnelSpec};
 use crate::bridge::linux::{fdb, links};
-use crate::bridge::model::{Device, Encap, IfIndex, Mac, Port, Tunnel};
+use crate::bridge::model::{Device, Encap, IfIndex, Port, Tunnel};
 use crate::bridge::netlink::Requests;
 
 /// `IFNAMSIZ` without the terminating zero.
 const LONGEST_NAME: usize = 15;
-
-/// The outer TTL of GRE tunnels created here. The kernel's default inherits the inner one, so that
-/// a container's `traceroute` would see the underlay; this is what Open vSwitch sends, and what
-/// `vxlan` devices send by default.
-const GRE_TTL: u8 = 64;
 
 /// A change under way.
 pub(super) struct Change {
@@ -319,6 +311,9 @@ impl Change {
         let (info_kind, data) = gre_info(spec, remote);
         let name = self.gre_name(spec);
         check_name(&name)?;
+        if let Some(link) = self.link(&name) {
+            return Err(differs(&link.port(), spec));
+        }
         let index = self.create(&name, kind, info_kind, Some(data)).await?;
         self.join(bridge_index, index, &name).await?;
         self.done.push(Action::TunnelAdded { bridge: bridge.to_owned(), name: name.clone() });
@@ -361,23 +356,37 @@ impl Change {
         spec: &TunnelSpec,
     ) -> Result<Option<(String, IfIndex)>, Error> {
         let Some(port) = self.link(name).map(|link| link.port()) else { return Ok(None) };
-        let found = match &port.device {
-            Device::Tunnel(tunnel) if spec.matches(tunnel) => {
-                return Ok(Some((port.name, port.ifindex)));
-            }
-            Device::Tunnel(tunnel) => {
-                words(tunnel.encap, tunnel.key_out, tunnel.dst_port, tunnel.local)
-            }
-            Device::Veth(_) => "a veth".to_owned(),
-            Device::Ethernet => "another device".to_owned(),
-            Device::Other(kind) => format!("a {kind}"),
-        };
-        let wanted = words(spec.encap, spec.key, spec.port(), spec.local);
-        Err(Error::Differs { name: name.to_owned(), found, wanted })
+        match &port.device {
+            Device::Tunnel(tunnel) if spec.matches(tunnel) => Ok(Some((port.name, port.ifindex))),
+            _ => Err(differs(&port, spec)),
+        }
     }
 }
 
-fn words(encap: Encap, key: Option<u32>, port: u16, local: Option<IpAddr>) -> String {
+/// The error that a device is not the tunnel whose name it has.
+fn differs(port: &Port, spec: &TunnelSpec) -> Error {
+    let found = match &port.device {
+        Device::Tunnel(tunnel) => {
+            let remote = tunnel.remotes.first().filter(|_| tunnel.encap == Encap::Gre);
+            let remote = remote.map(|remote| remote.address);
+            words(tunnel.encap, tunnel.key_out, tunnel.dst_port, tunnel.local, remote)
+        }
+        Device::Veth(_) => "a veth".to_owned(),
+        Device::Ethernet => "another device".to_owned(),
+        Device::Other(kind) => format!("a {kind}"),
+    };
+    let remote = spec.remotes.first().filter(|_| spec.encap == Encap::Gre).copied();
+    let wanted = words(spec.encap, spec.key, spec.port(), spec.local, remote);
+    Error::Differs { name: port.name.clone(), found, wanted }
+}
+
+fn words(
+    encap: Encap,
+    key: Option<u32>,
+    port: u16,
+    local: Option<IpAddr>,
+    remote: Option<IpAddr>,
+) -> String {
     let mut words = encap.name().to_owned();
     if let Some(key) = key {
         words += &format!(" key {key}");
@@ -387,6 +396,9 @@ fn words(encap: Encap, key: Option<u32>, port: u16, local: Option<IpAddr>) -> St
     }
     if let Some(local) = local {
         words += &format!(" local {local}");
+    }
+    if let Some(remote) = remote {
+        words += &format!(" remote {remote}");
     }
     words
 }
@@ -402,83 +414,4 @@ fn check_name(name: &str) -> Result<(), Error> {
         return Err(Error::Name(name.to_owned()));
     }
     Ok(())
-}
-
-fn of(index: IfIndex) -> LinkMessage {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    message
-}
-
-fn set(index: IfIndex, attribute: LinkAttribute) -> RouteNetlinkMessage {
-    let mut message = of(index);
-    message.attributes.push(attribute);
-    RouteNetlinkMessage::SetLink(message)
-}
-
-fn isolated(index: IfIndex, on: bool) -> RouteNetlinkMessage {
-    let mut message = of(index);
-    message.attributes.push(LinkAttribute::LinkInfo(vec![
-        LinkInfo::PortKind(InfoPortKind::Bridge),
-        LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::Isolated(on)])),
-    ]));
-    RouteNetlinkMessage::NewLink(message)
-}
-
-fn flood_entry(index: IfIndex, remote: IpAddr) -> NeighbourMessage {
-    let mut message = NeighbourMessage::default();
-    message.header.family = AddressFamily::Bridge;
-    message.header.ifindex = index;
-    message.header.state = NeighbourState::Permanent;
-    message.header.flags = NeighbourFlags::Own;
-    message.attributes = vec![
-        NeighbourAttribute::LinkLayerAddress(Mac::ZERO.0.to_vec()),
-        NeighbourAttribute::Destination(remote.into()),
-    ];
-    message
-}
-
-fn vxlan_info(spec: &TunnelSpec, key: u32) -> Vec<InfoVxlan> {
-    let mut info = vec![InfoVxlan::Id(key), InfoVxlan::Port(spec.port())];
-    info.extend(spec.local.map(|local| match local {
-        IpAddr::V4(local) => InfoVxlan::Local(local),
-        IpAddr::V6(local) => InfoVxlan::Local6(local),
-    }));
-    info
-}
-
-fn gre_info(spec: &TunnelSpec, remote: IpAddr) -> (InfoKind, InfoData) {
-    let flags = if spec.key.is_some() { GreIOFlags::Key } else { GreIOFlags::empty() };
-    let key = spec.key.unwrap_or_default();
-    match remote {
-        IpAddr::V4(remote) => {
-            let mut info = vec![
-                InfoGre::IFlags(flags),
-                InfoGre::OFlags(flags),
-                InfoGre::IKey(key),
-                InfoGre::OKey(key),
-                InfoGre::Remote(remote),
-                InfoGre::Ttl(GRE_TTL),
-                InfoGre::PathMTUDiscovery(true),
-            ];
-            if let Some(IpAddr::V4(local)) = spec.local {
-                info.push(InfoGre::Local(local));
-            }
-            (InfoKind::GreTap, InfoData::GreTap(info))
-        }
-        IpAddr::V6(remote) => {
-            let mut info = vec![
-                InfoGre6::IFlags(flags),
-                InfoGre6::OFlags(flags),
-                InfoGre6::IKey(key),
-                InfoGre6::OKey(key),
-                InfoGre6::Remote(remote),
-                InfoGre6::Ttl(GRE_TTL),
-            ];
-            if let Some(IpAddr::V6(local)) = spec.local {
-                info.push(InfoGre6::Local(local));
-            }
-            (InfoKind::GreTap6, InfoData::GreTap6(info))
-        }
-    }
 }
