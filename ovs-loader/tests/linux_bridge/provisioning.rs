@@ -29,14 +29,14 @@ fn spec() -> BridgeSpec {
     BridgeSpec {
         name: "br-ex".to_owned(),
         tunnel: Some(vxlan(42, &["192.0.2.2", "192.0.2.3"])),
-        ports: vec!["a".to_owned()],
+        ports: vec!["veth-a".to_owned()],
     }
 }
 
 #[test]
 fn a_bridge_is_made_whole_and_then_left_alone() {
     on_host(async |host| {
-        host.ip("link add a type veth peer name a-peer");
+        host.ip("link add veth-a type veth peer name veth-a-peer");
         let done = ensure(&spec()).await.expect("ensure");
         let words: Vec<_> = done.iter().map(ToString::to_string).collect();
         assert_eq!(
@@ -46,8 +46,8 @@ fn a_bridge_is_made_whole_and_then_left_alone() {
                 "created tunnel vxlan42 on br-ex",
                 "added remote 192.0.2.2 to vxlan42",
                 "added remote 192.0.2.3 to vxlan42",
-                "added a to br-ex",
-                "brought a up",
+                "added veth-a to br-ex",
+                "brought veth-a up",
             ]
         );
         let shown = host.ip("-d link show vxlan42");
@@ -67,7 +67,7 @@ fn a_bridge_is_made_whole_and_then_left_alone() {
 #[test]
 fn what_lacks_is_added_and_what_others_added_stays() {
     on_host(async |host| {
-        host.ip("link add a type veth peer name a-peer");
+        host.ip("link add veth-a type veth peer name veth-a-peer");
         host.ip("link add br-ex type bridge");
         host.ip("link add mine type vxlan id 42 dstport 4789 local 192.0.2.1 remote 192.0.2.9");
         host.ip("link set mine master br-ex up");
@@ -90,7 +90,10 @@ fn a_failure_takes_everything_back() {
         let before = host.ip("-o link");
         // The bridge and the tunnel are made before it turns out that there is no interface a.
         let error = ensure(&spec()).await.expect_err("no interface a").to_string();
-        assert!(error.starts_with("there is no interface a in this network namespace"), "{error}");
+        assert!(
+            error.starts_with("there is no interface veth-a in this network namespace"),
+            "{error}"
+        );
         assert_eq!(host.ip("-o link"), before);
     });
 }
@@ -113,26 +116,26 @@ fn a_failure_takes_back_what_was_added_to_an_existing_tunnel() {
 #[test]
 fn ports_and_bridges_come_and_go() {
     on_host(async |host| {
-        host.ip("link add a type veth peer name a-peer");
+        host.ip("link add veth-a type veth peer name veth-a-peer");
         assert_eq!(add_bridge("br-ex").await.expect("add").len(), 1);
         assert_eq!(add_bridge("br-ex").await.expect("add again"), []);
-        assert_eq!(add_port("br-ex", "a").await.expect("add").len(), 2);
-        assert_eq!(add_port("br-ex", "a").await.expect("add again"), []);
-        assert!(host.bridge("link show").contains("a@a-peer"));
+        assert_eq!(add_port("br-ex", "veth-a").await.expect("add").len(), 2);
+        assert_eq!(add_port("br-ex", "veth-a").await.expect("add again"), []);
+        assert!(host.bridge("link show").contains("veth-a@veth-a-peer"));
         add_bridge("br-2").await.expect("add");
-        let error = add_port("br-2", "a").await.expect_err("taken").to_string();
-        assert!(error.starts_with("a is a port of br-ex already"), "{error}");
-        del_port("br-ex", "a").await.expect("delete");
-        let error = del_port("br-ex", "a").await.expect_err("no port").to_string();
-        assert!(error.starts_with("a is not a port of br-ex"), "{error}");
+        let error = add_port("br-2", "veth-a").await.expect_err("taken").to_string();
+        assert!(error.starts_with("veth-a is a port of br-ex already"), "{error}");
+        del_port("br-ex", "veth-a").await.expect("delete");
+        let error = del_port("br-ex", "veth-a").await.expect_err("no port").to_string();
+        assert!(error.starts_with("veth-a is not a port of br-ex"), "{error}");
         add_tunnel("br-ex", &vxlan(7, &["192.0.2.2"])).await.expect("add");
         let error = del_tunnel("br-2", "vxlan7").await.expect_err("elsewhere").to_string();
         assert!(error.starts_with("vxlan7 is not a port of br-2"), "{error}");
         del_tunnel("br-ex", "vxlan7").await.expect("delete");
         assert!(!host.ip("link").contains("vxlan7"));
-        add_port("br-ex", "a").await.expect("add");
-        let error = del_tunnel("br-ex", "a").await.expect_err("no tunnel").to_string();
-        assert!(error.starts_with("a is not a VXLAN or GRE tunnel"), "{error}");
+        add_port("br-ex", "veth-a").await.expect("add");
+        let error = del_tunnel("br-ex", "veth-a").await.expect_err("no tunnel").to_string();
+        assert!(error.starts_with("veth-a is not a VXLAN or GRE tunnel"), "{error}");
         del_bridge("br-ex").await.expect("delete");
         assert!(!host.ip("link").contains("br-ex"));
     });
@@ -141,17 +144,17 @@ fn ports_and_bridges_come_and_go() {
 #[test]
 fn what_does_not_exist_is_named_with_what_to_do() {
     on_host(async |host| {
-        host.ip("link add a type veth peer name a-peer");
+        host.ip("link add veth-a type veth peer name veth-a-peer");
         let no_bridge = "there is no bridge br-ex: create it with `ovs-loader bridge add br-ex`";
         for error in [
-            add_port("br-ex", "a").await.expect_err("no bridge"),
+            add_port("br-ex", "veth-a").await.expect_err("no bridge"),
             del_bridge("br-ex").await.expect_err("no bridge"),
             add_tunnel("br-ex", &vxlan(1, &[])).await.expect_err("no bridge"),
         ] {
             assert_eq!(error.to_string(), no_bridge);
         }
-        let error = add_bridge("a").await.expect_err("a veth").to_string();
-        assert!(error.starts_with("a is not a bridge"), "{error}");
+        let error = add_bridge("veth-a").await.expect_err("a veth").to_string();
+        assert!(error.starts_with("veth-a is not a bridge"), "{error}");
         for name in ["", "a-name-of-16-byt", "a/b", "br%d", ".."] {
             let error = add_bridge(name).await.expect_err("a bad name").to_string();
             assert!(error.contains("cannot name an interface"), "{error}");

@@ -130,13 +130,13 @@ fn proxy_rsc_remcsum_and_df_inherit_are_unsupported() {
 #[test]
 fn a_multicast_group_is_unsupported() {
     on_host(async |host| {
-        host.ip("link add up type veth peer name up-peer");
-        vxlan(host, "id 42 dstport 4789 group 239.1.1.1 dev up");
+        host.ip("link add uplink type veth peer name uplink-peer");
+        vxlan(host, "id 42 dstport 4789 group 239.1.1.1 dev uplink");
         let bridges = open().await;
         let found = tunnel(bridges.bridges(), "vxlan42").expect("the tunnel");
         assert_eq!(reasons(found), [Why::new(Reason::TunnelGroup, "239.1.1.1")]);
         assert!(found.link.is_some());
-        // The flood entry's `via up` is the tunnel's own device.
+        // The flood entry's `via uplink` is the tunnel's own device.
         assert_eq!(found.remotes, [remote("239.1.1.1")]);
     });
 }
@@ -146,17 +146,6 @@ fn an_ipv6_underlay_is_unsupported() {
     read("id 42 dstport 4789 local 2001:db8::1 remote 2001:db8::2", |tunnel| {
         assert_eq!(tunnel.remotes, [remote("2001:db8::2")]);
         assert_eq!(reasons(tunnel), [Why::new(Reason::TunnelIpv6, "2001:db8::1")]);
-    });
-}
-
-#[test]
-fn gpe_is_unsupported() {
-    on_host(async |host| {
-        // A GPE device is no Ethernet device unless it is external, so it is one here.
-        vxlan(host, "external dstport 4790 gpe");
-        let bridges = open().await;
-        let found = tunnel(bridges.bridges(), "vxlan42").expect("the tunnel");
-        assert!(reasons(found).contains(&Why::from(Reason::TunnelGpe)));
     });
 }
 
