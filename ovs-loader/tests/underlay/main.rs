@@ -385,6 +385,22 @@ fn an_operators_neighbours_are_used_and_left_alone() {
 }
 
 #[test]
+fn a_control_planes_neighbour_keeps_its_mark() {
+    Lab::run(async |lab| {
+        let (left, right) = (lab.mac("left", "eth0"), lab.mac("right", "eth0"));
+        lab.ip("host", &format!("neigh add 192.0.2.2 dev up0 lladdr {left} extern_learn"));
+        lab.ip("host", &format!("neigh add 192.0.2.130 dev up1 lladdr {right} protocol zebra"));
+        let underlay = follow(&[vxlan("192.0.2.2"), vxlan("192.0.2.130")]).await;
+        let learned = lab.neighbour("192.0.2.2");
+        assert!(learned.contains("extern_learn") && !learned.contains("managed"), "{learned}");
+        let marked = lab.neighbour("192.0.2.130");
+        assert!(marked.contains("proto zebra"), "{marked}");
+        underlay.release().await.unwrap();
+        assert!(!lab.neighbour("192.0.2.130").contains("managed"));
+    });
+}
+
+#[test]
 fn a_neighbour_that_becomes_permanent_stays_so() {
     Lab::run(async |lab| {
         let target = vxlan("192.0.2.2");
