@@ -1,0 +1,474 @@
+//! The underlay against the running kernel: every answer live, everything given back.
+//!
+//! Needs root, `ip` and `ping`.
+
+mod lab;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use lab::{DEADLINE, Lab, follow, mac, path, unresolved, vxlan};
+use ovs_ebpf_common::Reason;
+use ovs_loader::underlay::{Path, Target};
+
+#[test]
+fn an_on_link_remote_is_its_own_next_hop() {
+    Lab::run(async |lab| {
+        let target = vxlan("192.0.2.2");
+        let mut underlay = follow(&[target]).await;
+        let found = path(&mut underlay, &target, |_| true).await;
+        let expected = Path {
+            local: "192.0.2.1".parse().unwrap(),
+            uplink: lab.index("host", "up0"),
+            uplink_name: "up0".into(),
+            source_mac: lab.mac("host", "up0"),
+            next_hop: target.remote,
+            next_hop_mac: lab.mac("left", "eth0"),
+            mtu: 1500,
+        };
+        assert_eq!(found, expected);
+    });
+}
+
+#[test]
+fn a_remote_behind_a_gateway_is_sent_to_the_gateway() {
+    Lab::run(async |lab| {
+        lab.ip("host", "route add 203.0.113.0/24 via 192.0.2.2");
+        let target = vxlan("203.0.113.9");
+        let mut underlay = follow(&[target]).await;
+        let found = path(&mut underlay, &target, |_| true).await;
+        assert_eq!(found.next_hop, "192.0.2.2".parse::<IpAddr>().unwrap());
+        assert_eq!(found.next_hop_mac, lab.mac("left", "eth0"));
+    });
+}
+
+#[test]
+fn a_new_route_and_a_new_gateway_move_the_path() {
+    Lab::run(async |lab| {
+        lab.ip("host", "route add default via 192.0.2.2");
+        let target = vxlan("203.0.113.9");
+        let mut underlay = follow(&[target]).await;
+        path(&mut underlay, &target, |path| path.uplink_name == "up0").await;
+
+        lab.ip("host", "route add 203.0.113.0/24 via 192.0.2.130");
+        let right = lab.mac("right", "eth0");
+        let found = path(&mut underlay, &target, |path| path.uplink_name == "up1").await;
+        assert_eq!(found.next_hop_mac, right);
+        assert_eq!(found.local.to_string(), "192.0.2.129");
+
+        lab.ip("host", "route replace 203.0.113.0/24 via 192.0.2.2");
+        path(&mut underlay, &target, |path| path.uplink_name == "up0").await;
+
+        lab.ip("host", "route del 203.0.113.0/24");
+        lab.ip("host", "route del default");
+        unresolved(&mut underlay, &target, Reason::NoRoute, "").await;
+    });
+}
+
+#[test]
+fn a_neighbours_new_mac_reaches_the_path() {
+    Lab::run(async |lab| {
+        let target = vxlan("192.0.2.2");
+        let mut underlay = follow(&[target]).await;
+        path(&mut underlay, &target, |_| true).await;
+
+        let new = mac("02:00:00:00:00:99");
+        lab.ip("left", &format!("link set eth0 address {new}"));
+        lab.ping("left", "192.0.2.1");
+        path(&mut underlay, &target, |path| path.next_hop_mac == new).await;
+    });
+}
+
+#[test]
+fn the_uplinks_new_mac_reaches_the_path() {
+    Lab::run(async |lab| {
+        let target = vxlan("192.0.2.2");
+        let mut underlay = follow(&[target]).await;
+        path(&mut underlay, &target, |_| true).await;
+
+        let new = mac("02:00:00:00:00:98");
+        lab.ip("host", &format!("link set up0 address {new}"));
+        path(&mut underlay, &target, |path| path.source_mac == new).await;
+    });
+}
+
+#[test]
+fn the_mtu_is_the_lesser_of_the_devices_and_the_routes() {
+    Lab::run(async |lab| {
+        lab.ip("host", "route add 203.0.113.0/24 via 192.0.2.2 mtu 1300");
+        let (near, far) = (vxlan("192.0.2.2"), vxlan("203.0.113.9"));
+        let mut underlay = follow(&[near, far]).await;
+        path(&mut underlay, &near, |path| path.mtu == 1500).await;
+        path(&mut underlay, &far, |path| path.mtu == 1300).await;
+
+        lab.ip("host", "link set up0 mtu 1200");
+        path(&mut underlay, &near, |path| path.mtu == 1200).await;
+        path(&mut underlay, &far, |path| path.mtu == 1200).await;
+
+        lab.ip("host", "link set up0 mtu 9000");
+        lab.ip("host", "route replace 203.0.113.0/24 via 192.0.2.2 mtu 1400");
+        path(&mut underlay, &near, |path| path.mtu == 9000).await;
+        path(&mut underlay, &far, |path| path.mtu == 1400).await;
+    });
+}
+
+#[test]
+fn a_path_goes_with_its_device_and_returns_with_it() {
+    Lab::run(async |lab| {
+        let target = vxlan("192.0.2.2");
+        let bound = Target { link: Some(lab.index("host", "up0")), ..target };
+        let mut underlay = follow(&[target, bound]).await;
+        path(&mut underlay, &target, |_| true).await;
+        path(&mut underlay, &bound, |_| true).await;
+
+        lab.ip("host", "link set up0 down");
+        unresolved(&mut underlay, &target, Reason::NoRoute, "").await;
+        unresolved(&mut underlay, &bound, Reason::NoRoute, "").await;
+
+        lab.ip("host", "link set up0 up");
+        path(&mut underlay, &target, |_| true).await;
+        path(&mut underlay, &bound, |_| true).await;
+
+        lab.ip("host", "link del up0");
+        unresolved(&mut underlay, &target, Reason::NoRoute, "").await;
+    });
+}
+
+#[test]
+fn a_multipath_route_without_its_first_device_takes_the_second() {
+    Lab::run(async |lab| {
+        lab.ip("host", "route add 203.0.113.0/24 nexthop via 192.0.2.2 nexthop via 192.0.2.130");
+        let targets: Vec<_> = (1..=8).map(|host| vxlan(&format!("203.0.113.{host}"))).collect();
+        let mut underlay = follow(&targets).await;
+        for target in &targets {
+            path(&mut underlay, target, |_| true).await;
+        }
+        // Multipath without a device is not announced as a route change.
+        lab.ip("host", "link set up0 down");
+        for target in &targets {
+            path(&mut underlay, target, |path| path.uplink_name == "up1").await;
+        }
+    });
+}
+
+#[test]
+fn a_changed_nexthop_object_moves_the_path() {
+    Lab::run(async |lab| {
+        lab.ip("host", "nexthop add id 7 via 192.0.2.2 dev up0");
+        lab.ip("host", "route add 203.0.113.0/24 nhid 7");
+        let target = vxlan("203.0.113.9");
+        let mut underlay = follow(&[target]).await;
+        path(&mut underlay, &target, |path| path.uplink_name == "up0").await;
+        lab.ip("host", "nexthop replace id 7 via 192.0.2.130 dev up1");
+        path(&mut underlay, &target, |path| path.uplink_name == "up1").await;
+    });
+}
+
+#[test]
+fn an_ipv6_gateway_carries_an_ipv4_remote() {
+    Lab::run(async |lab| {
+        lab.ip("host", "addr add 2001:db8::1/64 dev up0 nodad");
+        lab.ip("left", "addr add 2001:db8::2/64 dev eth0 nodad");
+        lab.ip("host", "route add 203.0.113.0/24 via inet6 2001:db8::2");
+        let target = vxlan("203.0.113.9");
+        let mut underlay = follow(&[target]).await;
+        let found = path(&mut underlay, &target, |_| true).await;
+        assert_eq!(found.next_hop.to_string(), "2001:db8::2");
+        assert_eq!(found.next_hop_mac, lab.mac("left", "eth0"));
+        assert_eq!(found.local.to_string(), "192.0.2.1");
+    });
+}
+
+#[test]
+fn a_route_that_carries_nothing_is_no_route() {
+    Lab::run(async |lab| {
+        let target = vxlan("203.0.113.9");
+        let mut underlay = follow(&[target]).await;
+        let none = "203.0.113.9: network is unreachable";
+        unresolved(&mut underlay, &target, Reason::NoRoute, none).await;
+        for (kind, said) in [
+            ("blackhole", "203.0.113.9: blackhole route"),
+            ("unreachable", "203.0.113.9: unreachable route"),
+            ("prohibit", "203.0.113.9: prohibit route"),
+        ] {
+            lab.ip("host", &format!("route replace {kind} 203.0.113.0/24"));
+            unresolved(&mut underlay, &target, Reason::NoRoute, said).await;
+        }
+    });
+}
+
+#[test]
+fn a_local_address_that_the_host_lacks_is_no_route_until_it_is_added() {
+    Lab::run(async |lab| {
+        let local = Some("192.0.2.9".parse().unwrap());
+        let target = Target { local, ..vxlan("192.0.2.2") };
+        let mut underlay = follow(&[target]).await;
+        unresolved(&mut underlay, &target, Reason::NoRoute, "").await;
+        lab.ip("host", "addr add 192.0.2.9/32 dev up1");
+        let found = path(&mut underlay, &target, |_| true).await;
+        assert_eq!((Some(found.local), found.uplink_name.as_str()), (local, "up0"));
+    });
+}
+
+#[test]
+fn an_address_of_this_host_is_no_remote() {
+    Lab::run(async |_| {
+        let target = vxlan("192.0.2.129");
+        let mut underlay = follow(&[target]).await;
+        unresolved(&mut underlay, &target, Reason::RemoteIsLocal, "").await;
+    });
+}
+
+#[test]
+fn an_ipv6_remote_is_left_to_the_bridge() {
+    Lab::run(async |_| {
+        let target = vxlan("2001:db8::2");
+        let mut underlay = follow(&[target]).await;
+        unresolved(&mut underlay, &target, Reason::TunnelIpv6, "").await;
+    });
+}
+
+#[test]
+fn a_device_that_does_not_resolve_is_no_uplink() {
+    Lab::run(async |lab| {
+        let target = vxlan("192.0.2.2");
+        let mut underlay = follow(&[target]).await;
+        path(&mut underlay, &target, |_| true).await;
+        lab.ip("host", "link set up0 arp off");
+        let noarp = "up0 is NOARP";
+        let found = unresolved(&mut underlay, &target, Reason::UplinkUnsupported, noarp).await;
+        assert_eq!(found.route.unwrap().uplink, lab.index("host", "up0"));
+    });
+}
+
+#[test]
+fn a_device_without_ethernet_is_no_uplink() {
+    Lab::run(async |lab| {
+        lab.ip("host", "tuntap add tun0 mode tun");
+        lab.ip("host", "link set tun0 up");
+        lab.ip("host", "route add 203.0.113.0/24 dev tun0 src 192.0.2.1");
+        let target = vxlan("203.0.113.9");
+        let mut underlay = follow(&[target]).await;
+        let said = "tun0 is not an Ethernet device";
+        unresolved(&mut underlay, &target, Reason::UplinkUnsupported, said).await;
+    });
+}
+
+#[test]
+fn a_routing_rule_decides_as_in_the_kernel() {
+    Lab::run(async |lab| {
+        lab.ip("host", "route add 203.0.113.0/24 via 192.0.2.2");
+        lab.ip("host", "route add 203.0.113.0/24 via 192.0.2.130 table 100");
+        let (ours, other_port) =
+            (vxlan("203.0.113.9"), Target { dst_port: 8472, ..vxlan("203.0.113.9") });
+        let mut underlay = follow(&[ours, other_port]).await;
+        for target in [&ours, &other_port] {
+            path(&mut underlay, target, |path| path.uplink_name == "up0").await;
+        }
+        lab.ip("host", "rule add to 203.0.113.0/24 ipproto udp dport 4789 lookup 100");
+        path(&mut underlay, &ours, |path| path.uplink_name == "up1").await;
+        assert_eq!(underlay.resolve(&other_port).unwrap().as_ref().unwrap().uplink_name, "up0");
+        lab.ip("host", "rule del to 203.0.113.0/24 ipproto udp dport 4789 lookup 100");
+        path(&mut underlay, &ours, |path| path.uplink_name == "up0").await;
+    });
+}
+
+#[test]
+fn a_rule_by_mark_is_reported_while_it_is_there() {
+    Lab::run(async |lab| {
+        let target = vxlan("192.0.2.2");
+        let mut underlay = follow(&[target]).await;
+        assert_eq!(underlay.unprovable_rules().count(), 0);
+        lab.ip("host", "rule add fwmark 0x10 lookup 100 priority 50");
+        underlay.resync().await.unwrap();
+        assert_eq!(underlay.unprovable_rules().collect::<Vec<_>>(), ["50: fwmark 0x10"]);
+        lab.ip("host", "rule del fwmark 0x10 lookup 100 priority 50");
+        underlay.resync().await.unwrap();
+        assert_eq!(underlay.unprovable_rules().count(), 0);
+    });
+}
+
+#[test]
+fn a_silent_neighbour_is_no_neighbour_until_it_speaks() {
+    Lab::run(async |lab| {
+        lab.ip("left", "link set eth0 arp off");
+        let target = vxlan("192.0.2.2");
+        let mut underlay = follow(&[target]).await;
+        let failed = "192.0.2.2 dev up0 FAILED";
+        let found = unresolved(&mut underlay, &target, Reason::NoNeighbour, failed).await;
+        let known = found.route.unwrap();
+        assert_eq!(
+            (known.uplink, known.local.to_string()),
+            (lab.index("host", "up0"), "192.0.2.1".into())
+        );
+
+        // Nothing but the kernel's own keeping of a managed neighbour asks again.
+        lab.ip("left", "link set eth0 arp on");
+        path(&mut underlay, &target, |_| true).await;
+    });
+}
+
+#[test]
+fn a_next_hop_is_managed_until_its_target_goes() {
+    Lab::run(async |lab| {
+        let (left, right) = (vxlan("192.0.2.2"), vxlan("192.0.2.130"));
+        let mut underlay = follow(&[left, right]).await;
+        for address in ["192.0.2.2", "192.0.2.130"] {
+            let entry = lab.neighbour(address);
+            assert!(entry.contains("managed") && entry.contains("proto 79"), "{entry}");
+        }
+        path(&mut underlay, &left, |_| true).await;
+        underlay.set_targets(BTreeSet::from([right])).await.unwrap();
+        assert!(!lab.neighbour("192.0.2.2").contains("managed"));
+        assert!(lab.neighbour("192.0.2.2").contains("lladdr"), "un-managing keeps the address");
+        assert!(lab.neighbour("192.0.2.130").contains("managed"));
+
+        underlay.release().await.unwrap();
+        assert!(!lab.neighbour("192.0.2.130").contains("managed"));
+    });
+}
+
+#[test]
+fn a_deleted_neighbour_is_managed_again() {
+    Lab::run(async |lab| {
+        let target = vxlan("192.0.2.2");
+        let mut underlay = follow(&[target]).await;
+        path(&mut underlay, &target, |_| true).await;
+        lab.ip("host", "neigh del 192.0.2.2 dev up0");
+        // It may be back before anyone could see it gone: then there is no change to wait for.
+        let deadline = Instant::now() + DEADLINE;
+        while !lab.neighbour("192.0.2.2").contains("managed") {
+            assert!(Instant::now() < deadline, "{}", lab.neighbour("192.0.2.2"));
+            let _ = tokio::time::timeout(Duration::from_millis(20), underlay.changed()).await;
+        }
+        path(&mut underlay, &target, |_| true).await;
+    });
+}
+
+#[test]
+fn a_killed_daemons_neighbours_are_given_back_by_the_next() {
+    Lab::run(async |lab| {
+        let (left, right) = (vxlan("192.0.2.2"), vxlan("192.0.2.130"));
+        drop(follow(&[left, right]).await);
+        assert!(lab.neighbour("192.0.2.2").contains("managed"), "a drop is like a kill");
+
+        // The next one has no use for the left neighbour any more.
+        let next = follow(&[right]).await;
+        assert!(!lab.neighbour("192.0.2.2").contains("managed"));
+        assert!(lab.neighbour("192.0.2.130").contains("managed"));
+        next.release().await.unwrap();
+        assert!(!lab.neighbour("192.0.2.130").contains("managed"));
+    });
+}
+
+#[test]
+fn an_operators_neighbours_are_used_and_left_alone() {
+    Lab::run(async |lab| {
+        let permanent = "02:00:00:00:00:77";
+        lab.ip("host", &format!("neigh add 192.0.2.2 lladdr {permanent} dev up0 nud permanent"));
+        lab.ip("host", "neigh add 192.0.2.130 dev up1 managed");
+        let (left, right) = (vxlan("192.0.2.2"), vxlan("192.0.2.130"));
+        let mut underlay = follow(&[left, right]).await;
+        let found = path(&mut underlay, &left, |_| true).await;
+        assert_eq!(found.next_hop_mac, mac(permanent));
+        path(&mut underlay, &right, |_| true).await;
+        underlay.resync().await.unwrap();
+        underlay.release().await.unwrap();
+
+        let entry = lab.neighbour("192.0.2.2");
+        assert!(entry.contains("PERMANENT") && entry.contains(permanent), "{entry}");
+        assert!(!entry.contains("managed") && !entry.contains("proto"), "{entry}");
+        let entry = lab.neighbour("192.0.2.130");
+        assert!(entry.contains("managed") && !entry.contains("proto"), "{entry}");
+    });
+}
+
+#[test]
+fn a_control_planes_neighbour_keeps_its_mark() {
+    Lab::run(async |lab| {
+        let (left, right) = (lab.mac("left", "eth0"), lab.mac("right", "eth0"));
+        lab.ip("host", &format!("neigh add 192.0.2.2 dev up0 lladdr {left} extern_learn"));
+        lab.ip("host", &format!("neigh add 192.0.2.130 dev up1 lladdr {right} protocol zebra"));
+        let underlay = follow(&[vxlan("192.0.2.2"), vxlan("192.0.2.130")]).await;
+        let learned = lab.neighbour("192.0.2.2");
+        assert!(learned.contains("extern_learn") && !learned.contains("managed"), "{learned}");
+        let marked = lab.neighbour("192.0.2.130");
+        assert!(marked.contains("proto zebra"), "{marked}");
+        underlay.release().await.unwrap();
+        assert!(!lab.neighbour("192.0.2.130").contains("managed"));
+    });
+}
+
+#[test]
+fn a_neighbour_that_becomes_permanent_stays_so() {
+    Lab::run(async |lab| {
+        let target = vxlan("192.0.2.2");
+        let mut underlay = follow(&[target]).await;
+        path(&mut underlay, &target, |_| true).await;
+        let permanent = mac("02:00:00:00:00:77");
+        lab.ip(
+            "host",
+            &format!("neigh replace 192.0.2.2 lladdr {permanent} dev up0 nud permanent"),
+        );
+        path(&mut underlay, &target, |path| path.next_hop_mac == permanent).await;
+        underlay.release().await.unwrap();
+        assert!(lab.neighbour("192.0.2.2").contains("PERMANENT"));
+    });
+}
+
+#[test]
+fn a_cancelled_wait_loses_no_change() {
+    Lab::run(async |lab| {
+        let target = vxlan("192.0.2.2");
+        let mut underlay = follow(&[target]).await;
+        path(&mut underlay, &target, |_| true).await;
+        lab.ip("host", "link set up0 mtu 1400");
+        // One turn of the runtime more each time, so that every await within is cancelled once.
+        for turns in 0.. {
+            let cancel = async {
+                for _ in 0..turns {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::select! {
+                outcome = underlay.changed() => {
+                    outcome.unwrap();
+                    break;
+                }
+                () = cancel => assert!(turns < 10_000, "the change was lost"),
+            }
+        }
+        assert_eq!(underlay.resolve(&target).unwrap().as_ref().unwrap().mtu, 1400);
+    });
+}
+
+#[test]
+fn a_change_is_found_though_its_announcement_was_lost() {
+    Lab::run(async |lab| {
+        lab.ip("host", "route add default via 192.0.2.2");
+        let target = vxlan("203.0.113.9");
+        let mut underlay = follow(&[target]).await;
+        path(&mut underlay, &target, |path| path.uplink_name == "up0").await;
+
+        // More than the socket holds while nobody reads, and the change that matters last.
+        let flood =
+            (0..4000u32).map(|n| format!("route add blackhole 10.0.{}.{}\n", n >> 8, n & 255));
+        let last = "route add 203.0.113.0/24 via 192.0.2.130\n".to_owned();
+        lab.batch("host", &flood.chain([last]).collect::<String>());
+        path(&mut underlay, &target, |path| path.uplink_name == "up1").await;
+    });
+}
+
+#[test]
+fn nothing_is_reported_while_nothing_changes() {
+    Lab::run(async |lab| {
+        let target = vxlan("192.0.2.2");
+        let mut underlay = follow(&[target]).await;
+        path(&mut underlay, &target, |_| true).await;
+        lab.ip("host", "route add 203.0.113.0/24 via 192.0.2.130");
+        lab.ip("host", "addr add 192.0.2.200/32 dev up1");
+        let quiet = tokio::time::timeout(Duration::from_millis(500), underlay.changed()).await;
+        assert!(quiet.is_err(), "{quiet:?}");
+    });
+}
