@@ -57,6 +57,7 @@ fn install_rustc() -> Result<Option<Rustc>> {
         ("Debian's rustc", install_debian_rustc),
     ] {
         if let Err(error) = install() {
+            eprintln!("{title} is no option here");
             failures.push(format!("{title}: {error:#}"));
             continue;
         }
