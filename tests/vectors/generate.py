@@ -390,8 +390,8 @@ def gre_changes(t):
     yield "gre_recursion", "tunnel_flags", "GRE with recursion control", outer_frame(t, inner, recursion_control=1)
     yield "gre_reserved", "tunnel_flags", "GRE with a reserved flag", outer_frame(t, inner, flags=1)
     yield "gre_version", "tunnel_flags", "GRE version 1 (PPTP)", outer_frame(t, inner, version=1)
-    yield "gre_ipv4", "not_tunnel", "GRE that carries IPv4, not Ethernet", outer_frame(t, inner, proto=0x0800)
-    yield "gre_erspan", "not_tunnel", "GRE that carries ERSPAN, not Ethernet", outer_frame(t, inner, proto=0x88BE)
+    yield "gre_ipv4", "tunnel_flags", "GRE that carries IPv4, not Ethernet", outer_frame(t, inner, proto=0x0800)
+    yield "gre_erspan", "tunnel_flags", "GRE that carries ERSPAN, not Ethernet", outer_frame(t, inner, proto=0x88BE)
     if t["key"] is None:
         yield "gre_key", "tunnel_unknown", "a key where the tunnel has none", outer_frame(t, inner, key_present=1, key=0)
     else:
