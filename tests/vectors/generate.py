@@ -352,6 +352,9 @@ def outer_changes(t):
     yield "ipip", "not_tunnel", "IP in IP", outer_frame(t, inner, {"proto": 4})
     yield "underlay_ipv6", "not_tunnel", "an IPv6 EtherType", with_bytes(good, 12, b"\x86\xdd")
     yield "underlay_arp", "not_tunnel", "an ARP EtherType", with_bytes(good, 12, b"\x08\x06")
+    yield "other_host", "not_tunnel", "to another host's MAC", with_bytes(good, 0, bytes.fromhex("0200000001ff"))
+    yield "broadcast", "not_tunnel", "to the broadcast MAC", with_bytes(good, 0, b"\xff" * 6)
+    yield "group", "not_tunnel", "to a group MAC", with_bytes(good, 0, bytes.fromhex("01005e000001"))
 
 
 def with_ihl(frame, words):
