@@ -9,4 +9,4 @@ pub mod abi;
 mod reason;
 pub mod wire;
 
-pub use reason::Reason;
+pub use reason::{PACKET_REASONS, Reason};

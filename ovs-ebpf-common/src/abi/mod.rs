@@ -1,1 +1,42 @@
-//! placeholder
+//! Keys and values of the BPF maps: what the loader writes and the kernel programs read.
+//!
+//! Every type is `repr(C)` with explicit padding and a size assertion. Fields in network byte order
+//! are byte arrays; integers are in host byte order. A change of any of these types, of a map's
+//! meaning or of a [`crate::Reason`]'s code needs a new [`VERSION`]: it names the directory the maps
+//! are pinned in, so that a daemon never adopts maps it does not understand.
+
+mod control;
+mod counters;
+mod fdb;
+mod port;
+mod tunnel;
+
+pub use control::{Control, VXLAN_PORTS};
+pub use counters::{Program, ProgramCounters, TunnelCounters};
+pub use fdb::{FdbFlags, FdbKey, FdbValue};
+pub use port::PortValue;
+pub use tunnel::{
+    OUTER_HEADER_MAX, TunnelFlags, TunnelIndexKey, TunnelIndexValue, TunnelKind, TunnelPath,
+    TunnelValue,
+};
+
+/// The version of everything in this module.
+pub const VERSION: u32 = 1;
+
+/// Capacity of the `fdb` map unless the configuration says otherwise.
+pub const FDB_CAPACITY: usize = 65_536;
+/// Capacity of the `ports` map.
+pub const PORT_CAPACITY: usize = 4_096;
+/// Capacity of `tunnels`, `tunnel_index` and `tunnel_counters`. Tunnel id 0 is never used.
+pub const TUNNEL_CAPACITY: usize = 4_096;
+
+/// Implements `aya::Pod` for map types.
+macro_rules! pod {
+    ($($type:ty),+) => {$(
+        // SAFETY: repr(C), integers and byte arrays only, no implicit padding (size asserted), so
+        // that every bit pattern is valid and every byte is initialised.
+        #[cfg(feature = "user")]
+        unsafe impl aya::Pod for $type {}
+    )+};
+}
+pub(crate) use pod;

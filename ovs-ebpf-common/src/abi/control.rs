@@ -1,0 +1,16 @@
+/// How many different UDP ports the accelerated VXLAN tunnels of a host may use.
+pub const VXLAN_PORTS: usize = 4;
+
+/// The only element of the `control` map: what every packet needs first.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Control {
+    /// Until when the programs may forward, in nanoseconds of `CLOCK_MONOTONIC`. Past it they leave
+    /// everything to the bridge.
+    pub lease_deadline: u64,
+    /// UDP destination ports of the accelerated VXLAN tunnels, in network byte order; 0 is unused.
+    pub vxlan_ports: [[u8; 2]; VXLAN_PORTS],
+}
+
+const _: () = assert!(size_of::<Control>() == 16);
+super::pod!(Control);

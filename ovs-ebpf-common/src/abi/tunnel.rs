@@ -1,0 +1,133 @@
+/// Longest outer header: Ethernet 14, IPv6 40, UDP 8, VXLAN 8, rounded up to a multiple of 8.
+pub const OUTER_HEADER_MAX: usize = 72;
+
+/// What a tunnel's outer header consists of; [`TunnelValue::kind`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum TunnelKind {
+    /// Ethernet, IPv4, UDP, VXLAN: 50 bytes (RFC 7348).
+    VxlanIpv4 = 1,
+    /// Ethernet, IPv4, GRE without key: 38 bytes (RFC 2784).
+    GreIpv4 = 2,
+    /// Ethernet, IPv4, GRE with key: 42 bytes (RFC 2890).
+    GreKeyIpv4 = 3,
+}
+
+impl TunnelKind {
+    /// Length of the outer header with its Ethernet header, in bytes.
+    #[must_use]
+    pub const fn header_len(self) -> usize {
+        match self {
+            Self::VxlanIpv4 => 50,
+            Self::GreIpv4 => 38,
+            Self::GreKeyIpv4 => 42,
+        }
+    }
+}
+
+/// Bits of [`TunnelValue::flags`].
+pub struct TunnelFlags;
+
+impl TunnelFlags {
+    /// Route and neighbour are known: the active path may be used.
+    pub const READY: u8 = 1 << 0;
+    /// The outer DSCP is the inner one.
+    pub const TOS_INHERIT: u8 = 1 << 1;
+    /// The outer TTL is the inner one.
+    pub const TTL_INHERIT: u8 = 1 << 2;
+    /// The outer packet may be fragmented on its way, so that it needs an identification of its own
+    /// (RFC 6864 §4).
+    pub const NEEDS_ID: u8 = 1 << 3;
+}
+
+/// Value of `tunnels`, an array by tunnel id: how to reach one remote with one key.
+///
+/// A map update copies the value while programs read it. So that none ever sees half a header, a
+/// new path is written into the slot that is not active, and made active by a second update.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TunnelValue {
+    /// [`TunnelKind`]; 0 is an unused id.
+    pub kind: u8,
+    /// [`TunnelFlags`].
+    pub flags: u8,
+    /// Which of `paths` is in use: 0 or 1.
+    pub active: u8,
+    /// Outer DSCP, shifted to its place in the TOS byte, unless inherited.
+    pub tos: u8,
+    /// Outer TTL, unless inherited.
+    pub ttl: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+    /// First UDP source port, host byte order.
+    pub source_port_min: u16,
+    /// Number of UDP source ports after the first; the kernel's `max - min`.
+    pub source_port_span: u16,
+    /// Zero.
+    pub reserved2: u32,
+    /// The two slots for the way to the remote.
+    pub paths: [TunnelPath; 2],
+}
+
+/// One way to the remote.
+#[repr(C, align(8))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TunnelPath {
+    /// The outer header from Ethernet on, as long as [`TunnelKind::header_len`] says; TOS, total
+    /// length, identification, TTL, checksum, UDP source port and UDP length are zero.
+    pub header: [u8; OUTER_HEADER_MAX],
+    /// Sum of the header's IPv4 header as big-endian 16-bit words, not folded.
+    pub checksum_seed: u32,
+    /// Device to send through.
+    pub uplink: u32,
+    /// Largest packet within the inner Ethernet frame, in bytes.
+    pub mtu: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+impl Default for TunnelPath {
+    fn default() -> Self {
+        Self { header: [0; OUTER_HEADER_MAX], checksum_seed: 0, uplink: 0, mtu: 0, reserved: 0 }
+    }
+}
+
+/// Key of `tunnel_index`: what identifies a received packet's tunnel.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TunnelIndexKey {
+    /// The sender's outer IPv4 address.
+    pub remote: [u8; 4],
+    /// This host's outer IPv4 address.
+    pub local: [u8; 4],
+    /// VNI or GRE key, 32 bits; 0 without key.
+    pub key: [u8; 4],
+    /// UDP destination port; 0 for GRE.
+    pub dst_port: [u8; 2],
+    /// [`TunnelKind`].
+    pub kind: u8,
+    /// Zero.
+    pub reserved: u8,
+}
+
+/// Value of `tunnel_index`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TunnelIndexValue {
+    /// The tunnel id that the FDB names for stations behind this remote.
+    pub tunnel: u32,
+    /// The bridge: its device's ifindex.
+    pub bridge: u32,
+    /// The device that the remote's packets must arrive on.
+    pub uplink: u32,
+    /// VLAN id in host byte order; 0 on a bridge without VLANs.
+    pub vlan: u16,
+    /// Zero.
+    pub reserved: u16,
+}
+
+const _: () = assert!(size_of::<TunnelPath>() == 88);
+const _: () = assert!(size_of::<TunnelValue>() == 16 + 2 * 88);
+const _: () = assert!(size_of::<TunnelIndexKey>() == 16);
+const _: () = assert!(size_of::<TunnelIndexValue>() == 16);
+super::pod!(TunnelValue, TunnelIndexKey, TunnelIndexValue);

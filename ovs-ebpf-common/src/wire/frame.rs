@@ -1,0 +1,67 @@
+//! The overlay's Ethernet frame: as much of it as forwarding needs.
+
+use network_types::eth::EthHdr;
+
+use crate::Reason;
+
+/// Bytes that a frame must have for the fast path: Ethernet and an IPv4 header without options. An
+/// IPv6 header is longer still.
+pub const MIN_LEN: usize = EthHdr::LEN + 20;
+
+/// The network protocol of a frame the fast path forwards.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// EtherType 0x0800.
+    Ipv4,
+    /// EtherType 0x86dd.
+    Ipv6,
+}
+
+/// The first [`MIN_LEN`] bytes of a frame.
+pub type Head = [u8; MIN_LEN];
+
+/// What forwarding reads of a frame's head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// Destination MAC, not a group address.
+    pub destination: [u8; 6],
+    /// Source MAC.
+    pub source: [u8; 6],
+    /// IPv4 or IPv6.
+    pub network: Network,
+    /// TOS or traffic class.
+    pub tos: u8,
+    /// TTL or hop limit.
+    pub ttl: u8,
+    /// IP protocol, or the first IPv6 next header.
+    pub transport: u8,
+    /// Where that begins, counted from the Ethernet header, in bytes.
+    pub transport_offset: u8,
+}
+
+/// Reads the head of a frame without VLAN tag.
+///
+/// # Errors
+/// [`Reason::Multicast`], [`Reason::VlanTagged`], [`Reason::NotIp`].
+#[inline(always)]
+pub const fn parse(head: &Head) -> Result<Frame, Reason> {
+    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1, ..] = *head;
+    if d0 & 1 != 0 {
+        return Err(Reason::Multicast);
+    }
+    let (network, tos, ttl, transport, ip_len) = match u16::from_be_bytes([t0, t1]) {
+        0x0800 => (Network::Ipv4, head[15], head[22], head[23], (head[14] & 0x0f) * 4),
+        0x86dd => (Network::Ipv6, (head[14] << 4) | (head[15] >> 4), head[21], head[20], 40),
+        0x8100 | 0x88a8 => return Err(Reason::VlanTagged),
+        _ => return Err(Reason::NotIp),
+    };
+    Ok(Frame {
+        destination: [d0, d1, d2, d3, d4, d5],
+        source: [s0, s1, s2, s3, s4, s5],
+        network,
+        tos,
+        ttl,
+        transport,
+        transport_offset: EthHdr::LEN as u8 + ip_len,
+    })
+}

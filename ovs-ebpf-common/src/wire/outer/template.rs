@@ -1,0 +1,120 @@
+//! The outer header as a template: built once per tunnel, patched per packet.
+
+use network_types::ip::{IpProto, Ipv4Hdr};
+
+use super::{
+    CHECKSUM, DESTINATION, ETHER_TYPE_IPV4, FRAGMENT, ID, IP, L4, PROTOCOL, SOURCE, TOS, TOTAL_LEN,
+    TTL, UDP_DESTINATION, UDP_LEN, UDP_SOURCE, VXLAN,
+};
+use crate::{
+    abi::{OUTER_HEADER_MAX, TunnelKind},
+    wire::{gre, ipv4, vxlan},
+};
+
+/// What is the same in every packet of a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outer {
+    /// The next hop's MAC.
+    pub destination_mac: [u8; 6],
+    /// The uplink's MAC.
+    pub source_mac: [u8; 6],
+    /// This host's address.
+    pub local: [u8; 4],
+    /// The other host's address.
+    pub remote: [u8; 4],
+    /// VNI or GRE key; not used without key.
+    pub key: u32,
+    /// UDP destination port in host byte order; not used for GRE.
+    pub dst_port: u16,
+    /// Don't Fragment.
+    pub df: bool,
+}
+
+/// The template of a tunnel's outer header and its IPv4 header's checksum seed
+/// ([`ipv4::sum`] of the template).
+#[must_use]
+pub fn template(kind: TunnelKind, outer: &Outer) -> ([u8; OUTER_HEADER_MAX], u32) {
+    let mut header = [0; OUTER_HEADER_MAX];
+    header[..6].copy_from_slice(&outer.destination_mac);
+    header[6..12].copy_from_slice(&outer.source_mac);
+    header[12..14].copy_from_slice(&ETHER_TYPE_IPV4);
+    header[IP] = 0x45;
+    header[FRAGMENT] = if outer.df { ipv4::DF } else { 0 };
+    header[SOURCE..SOURCE + 4].copy_from_slice(&outer.local);
+    header[DESTINATION..DESTINATION + 4].copy_from_slice(&outer.remote);
+    header[PROTOCOL] = match kind {
+        TunnelKind::VxlanIpv4 => {
+            header[UDP_DESTINATION..UDP_DESTINATION + 2]
+                .copy_from_slice(&outer.dst_port.to_be_bytes());
+            header[VXLAN..VXLAN + 8].copy_from_slice(&vxlan::encode(outer.key));
+            IpProto::Udp as u8
+        }
+        TunnelKind::GreIpv4 => {
+            header[L4..L4 + gre::LEN].copy_from_slice(&gre::encode());
+            IpProto::Gre as u8
+        }
+        TunnelKind::GreKeyIpv4 => {
+            header[L4..L4 + gre::KEY_LEN].copy_from_slice(&gre::encode_key(outer.key));
+            IpProto::Gre as u8
+        }
+    };
+    let mut ip = [0; Ipv4Hdr::LEN];
+    ip.copy_from_slice(&header[IP..L4]);
+    (header, ipv4::sum(&ip))
+}
+
+/// What differs from packet to packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patch {
+    /// Length of the outer IPv4 packet, in bytes: [`super::total_len`].
+    pub total_len: u16,
+    /// Outer TOS byte.
+    pub tos: u8,
+    /// Outer TTL.
+    pub ttl: u8,
+    /// IPv4 identification.
+    pub id: u16,
+    /// UDP source port; not used for GRE.
+    pub source_port: u16,
+}
+
+/// Completes a copy of the template at the beginning of `header`.
+///
+/// The UDP checksum stays zero: RFC 7348 §4.1 asks for that, and every IPv4 receiver accepts it.
+#[inline(always)]
+pub fn patch<const N: usize>(
+    header: &mut [u8; N],
+    kind: TunnelKind,
+    checksum_seed: u32,
+    patch: &Patch,
+) {
+    const { assert!(N >= OUTER_HEADER_MAX) };
+    let sum = checksum_seed
+        + u32::from(patch.tos)
+        + u32::from(patch.total_len)
+        + u32::from(patch.id)
+        + (u32::from(patch.ttl) << 8);
+    header[TOS] = patch.tos;
+    put(header, TOTAL_LEN, patch.total_len);
+    put(header, ID, patch.id);
+    header[TTL] = patch.ttl;
+    put(header, CHECKSUM, ipv4::checksum(sum));
+    if matches!(kind, TunnelKind::VxlanIpv4) {
+        put(header, UDP_SOURCE, patch.source_port);
+        put(header, UDP_LEN, patch.total_len - Ipv4Hdr::LEN as u16);
+    }
+}
+
+/// The UDP source port for a flow hash, as the kernel's `udp_flow_src_port` picks it, so that a flow
+/// keeps its port, and with it its path and its receive queue, whichever path it takes.
+#[inline(always)]
+#[must_use]
+pub const fn source_port(hash: u32, min: u16, span: u16) -> u16 {
+    let hash = hash ^ (hash << 16);
+    min + ((hash as u64 * span as u64) >> 32) as u16
+}
+
+#[inline(always)]
+fn put<const N: usize>(header: &mut [u8; N], at: usize, value: u16) {
+    header[at..at + 2].copy_from_slice(&value.to_be_bytes());
+}

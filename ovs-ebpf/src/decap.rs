@@ -1,0 +1,106 @@
+//! Out of a tunnel: which tunnel it is, and its outer headers off.
+
+use aya_ebpf::bindings::{
+    BPF_CSUM_LEVEL_DEC, BPF_F_ADJ_ROOM_DECAP_L3_IPV6, BPF_F_ADJ_ROOM_FIXED_GSO,
+    BPF_F_ADJ_ROOM_NO_CSUM_RESET, TC_ACT_SHOT,
+};
+use network_types::eth::EthHdr;
+use ovs_ebpf_common::{
+    Reason,
+    abi::{Control, TunnelKind},
+    wire::{
+        frame::{self, Network},
+        outer::{self, Accepted, CLASSIFY_LEN},
+    },
+};
+
+use crate::{
+    counters::Verdict,
+    fdb::{self, Station},
+    packet::{Ethernet, Packet},
+};
+
+/// Whether the kernel knows `BPF_F_ADJ_ROOM_DECAP_L3_*` (6.3); set at load, so that the verifier
+/// removes the branch.
+#[unsafe(no_mangle)]
+static DECAP_L3: u8 = 1;
+
+/// A tunnel packet with acceptable outer headers.
+pub struct Tunnelled {
+    /// VXLAN or GRE.
+    pub kind: TunnelKind,
+    /// What the outer headers say.
+    pub outer: Accepted,
+}
+
+/// Tells tunnel packets from all others and reads their outer headers.
+///
+/// # Errors
+/// [`Reason::NotTunnel`] first of all; of tunnel packets [`Reason::OuterFragment`],
+/// [`Reason::OuterMalformed`], [`Reason::TunnelFlags`], [`Reason::Truncated`].
+#[inline(always)]
+pub fn parse(packet: &Packet, control: &Control) -> Result<Tunnelled, Reason> {
+    // Frames to other hosts, and those of a VLAN device above this one.
+    if !packet.is_for_host() || packet.has_vlan_tag() {
+        return Err(Reason::NotTunnel);
+    }
+    packet.pull(CLASSIFY_LEN);
+    let start = packet.bytes::<CLASSIFY_LEN>(0).ok_or(Reason::NotTunnel)?;
+    let kind = outer::classify(start, &control.vxlan_ports)?;
+    packet.pull(kind.header_len() + frame::MIN_LEN);
+    let frame_len = packet.len();
+    let outer = match kind {
+        TunnelKind::VxlanIpv4 => {
+            outer::accept_vxlan(packet.bytes(0).ok_or(Reason::Truncated)?, frame_len)
+        }
+        TunnelKind::GreIpv4 | TunnelKind::GreKeyIpv4 => {
+            outer::accept_gre(kind, packet.bytes(0).ok_or(Reason::Truncated)?, frame_len)
+        }
+    }?;
+    Ok(Tunnelled { kind, outer })
+}
+
+/// Takes the outer headers off and delivers the inner frame, whose Ethernet header is `ethernet`, to
+/// a local port.
+///
+/// # Errors
+/// [`Reason::DecapRefused`].
+#[inline(always)]
+pub fn deliver(
+    packet: &Packet,
+    kind: TunnelKind,
+    network: Network,
+    ethernet: &Ethernet,
+    station: &Station,
+) -> Verdict {
+    let (protocol_flag, peer) = match network {
+        Network::Ipv4 => (0, true),
+        // The outer family was IPv4. Where the kernel can't be told so, the frame leaves by the
+        // port's device, which reads the EtherType anew; the other end would not.
+        Network::Ipv6 if decap_l3() => (BPF_F_ADJ_ROOM_DECAP_L3_IPV6, true),
+        Network::Ipv6 => (0, false),
+    };
+    // What goes is everything between the outer Ethernet header, which the inner one replaces, and
+    // the inner packet: the outer IP header up to and with the inner Ethernet header.
+    let flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET | protocol_flag;
+    packet
+        .resize(-(kind.header_len() as i32), u64::from(flags))
+        .map_err(|()| Reason::DecapRefused)?;
+    if packet.store(ethernet, EthHdr::LEN).is_err() {
+        // `resize` made the head writable, so this can't be; the frame is no longer the kernel's.
+        return Ok(TC_ACT_SHOT);
+    }
+    if matches!(kind, TunnelKind::VxlanIpv4) {
+        // What the NIC verified was the outer UDP checksum first (`__skb_decr_checksum_unnecessary`
+        // in the kernel's UDP tunnels).
+        packet.csum_level(BPF_CSUM_LEVEL_DEC);
+    }
+    fdb::deliver(station, peer)
+}
+
+#[inline(always)]
+fn decap_l3() -> bool {
+    // SAFETY: a static of this program's read-only data; volatile, since the loader sets it after
+    // the compiler saw its initial value.
+    unsafe { (&raw const DECAP_L3).read_volatile() != 0 }
+}

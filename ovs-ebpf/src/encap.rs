@@ -1,0 +1,153 @@
+//! Into a tunnel: size, outer headers, uplink.
+
+use aya_ebpf::{
+    bindings::{
+        BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
+        BPF_F_ADJ_ROOM_ENCAP_L4_GRE, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO,
+        BPF_F_ADJ_ROOM_NO_CSUM_RESET, TC_ACT_SHOT,
+    },
+    helpers::generated::{bpf_get_prandom_u32, bpf_redirect},
+};
+use network_types::{eth::EthHdr, ip::IpProto, udp::UdpHdr};
+use ovs_ebpf_common::{
+    Reason,
+    abi::{OUTER_HEADER_MAX, TunnelFlags, TunnelKind, TunnelPath, TunnelValue},
+    wire::{
+        ecn,
+        frame::Frame,
+        outer::{self, Patch},
+    },
+};
+
+use crate::{
+    counters::{self, Verdict},
+    maps::TUNNELS,
+    packet::{Ethernet, Packet},
+};
+
+/// The outer header, and behind it the inner Ethernet header that `bpf_skb_adjust_room` leaves in
+/// front of the room it made.
+#[repr(C, align(8))]
+struct Headers([u8; OUTER_HEADER_MAX + 16]);
+
+/// Sends the frame into tunnel `id`.
+///
+/// # Errors
+/// [`Reason::TunnelUnresolved`], [`Reason::TooBig`], [`Reason::EncapRefused`].
+#[inline(always)]
+pub fn send(packet: &Packet, id: u32, frame: &Frame, ethernet: &Ethernet) -> Verdict {
+    const VXLAN: u8 = TunnelKind::VxlanIpv4 as u8;
+    const GRE: u8 = TunnelKind::GreIpv4 as u8;
+    const GRE_KEY: u8 = TunnelKind::GreKeyIpv4 as u8;
+    let tunnel = TUNNELS.get(id).ok_or(Reason::TunnelUnresolved)?;
+    if tunnel.flags & TunnelFlags::READY == 0 {
+        return Err(Reason::TunnelUnresolved);
+    }
+    let path = &tunnel.paths[usize::from(tunnel.active & 1)];
+    let len = packet.len();
+    let action = match tunnel.kind {
+        VXLAN => push(packet, TunnelKind::VxlanIpv4, tunnel, path, frame, ethernet),
+        GRE => push(packet, TunnelKind::GreIpv4, tunnel, path, frame, ethernet),
+        GRE_KEY => push(packet, TunnelKind::GreKeyIpv4, tunnel, path, frame, ethernet),
+        _ => Err(Reason::TunnelUnresolved),
+    }?;
+    if let Some(counters) = counters::of_tunnel(id) {
+        counters.tx_packets += 1;
+        counters.tx_bytes += u64::from(len);
+    }
+    Ok(action)
+}
+
+/// `kind` is a constant at each call, so that each kind has its own straight-line code.
+#[inline(always)]
+fn push(
+    packet: &Packet,
+    kind: TunnelKind,
+    tunnel: &TunnelValue,
+    path: &TunnelPath,
+    frame: &Frame,
+    ethernet: &Ethernet,
+) -> Verdict {
+    let frame_len = packet.len();
+    let total_len = outer::total_len(kind, frame_len);
+    let segment_len = segment_len(packet, frame, frame_len)?;
+    if segment_len - EthHdr::LEN as u32 > path.mtu || total_len > u32::from(u16::MAX) {
+        return Err(Reason::TooBig);
+    }
+    let tos = if tunnel.flags & TunnelFlags::TOS_INHERIT != 0 { frame.tos } else { tunnel.tos };
+    let ttl = if tunnel.flags & TunnelFlags::TTL_INHERIT != 0 { frame.ttl } else { tunnel.ttl };
+    let id = if tunnel.flags & TunnelFlags::NEEDS_ID != 0 {
+        // SAFETY: a helper without arguments.
+        unsafe { bpf_get_prandom_u32() as u16 }
+    } else {
+        0
+    };
+    let source_port = match kind {
+        TunnelKind::VxlanIpv4 => {
+            outer::source_port(packet.flow_hash(), tunnel.source_port_min, tunnel.source_port_span)
+        }
+        TunnelKind::GreIpv4 | TunnelKind::GreKeyIpv4 => 0,
+    };
+
+    let header_len = kind.header_len();
+    let mut headers = Headers([0; OUTER_HEADER_MAX + 16]);
+    headers.0[..OUTER_HEADER_MAX].copy_from_slice(&path.header);
+    outer::patch(
+        &mut headers.0,
+        kind,
+        path.checksum_seed,
+        &Patch {
+            total_len: total_len as u16,
+            tos: ecn::encapsulate(tos, frame.tos),
+            ttl,
+            id,
+            source_port,
+        },
+    );
+    headers.0[header_len..header_len + EthHdr::LEN].copy_from_slice(ethernet);
+
+    let l4 = match kind {
+        TunnelKind::VxlanIpv4 => BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
+        TunnelKind::GreIpv4 | TunnelKind::GreKeyIpv4 => BPF_F_ADJ_ROOM_ENCAP_L4_GRE,
+    };
+    let flags = BPF_F_ADJ_ROOM_FIXED_GSO
+        | BPF_F_ADJ_ROOM_NO_CSUM_RESET
+        | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4
+        | l4
+        | BPF_F_ADJ_ROOM_ENCAP_L2_ETH;
+    let flags = u64::from(flags) | ENCAP_L2_ETHERNET;
+    packet.resize(header_len as i32, flags).map_err(|()| Reason::EncapRefused)?;
+    if packet.store(&headers.0, header_len + EthHdr::LEN).is_err() {
+        // `resize` made the head writable, so this can't be; the frame is no longer the bridge's.
+        return Ok(TC_ACT_SHOT);
+    }
+    // SAFETY: a helper that notes the target for the kernel to act on after the program.
+    Ok(unsafe { bpf_redirect(path.uplink, 0) } as i32)
+}
+
+/// `BPF_F_ADJ_ROOM_ENCAP_L2(14)`: the inner frame has an Ethernet header.
+const ENCAP_L2_ETHERNET: u64 = (EthHdr::LEN as u64) << BPF_ADJ_ROOM_ENCAP_L2_SHIFT;
+
+/// Length of the largest frame this packet becomes on the wire, with its Ethernet header, in bytes.
+///
+/// # Errors
+/// [`Reason::TooBig`] where it can't be told.
+#[inline(always)]
+fn segment_len(packet: &Packet, frame: &Frame, frame_len: u32) -> Result<u32, Reason> {
+    let gso_size = packet.gso_size();
+    if gso_size == 0 {
+        return Ok(frame_len);
+    }
+    let header_len = if frame.transport == IpProto::Tcp as u8 {
+        const DATA_OFFSET: usize = 12;
+        let words =
+            packet.byte(usize::from(frame.transport_offset) + DATA_OFFSET).ok_or(Reason::TooBig)?
+                >> 4;
+        u32::from(words) * 4
+    } else if frame.transport == IpProto::Udp as u8 {
+        UdpHdr::LEN as u32
+    } else {
+        return Err(Reason::TooBig);
+    };
+    Ok(u32::from(frame.transport_offset) + header_len + gso_size)
+}

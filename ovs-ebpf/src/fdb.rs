@@ -1,0 +1,105 @@
+//! The mirrored forwarding table: where stations are, and whether a frame fits to that.
+
+use aya_ebpf::helpers::generated::{bpf_redirect, bpf_redirect_peer};
+use ovs_ebpf_common::{
+    Reason,
+    abi::{FdbFlags, FdbKey, FdbValue},
+};
+
+use crate::{counters::Verdict, lease::Now, maps::FDB, packet::Packet};
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Where a station is, as read from the map at one moment.
+#[derive(Clone, Copy)]
+pub struct Station {
+    /// An ifindex, or with [`FdbFlags::TUNNEL`] a tunnel id.
+    pub target: u32,
+    flags: u16,
+    mtu: u32,
+}
+
+impl Station {
+    #[inline(always)]
+    pub fn is_behind_tunnel(&self) -> bool {
+        self.flags & FdbFlags::TUNNEL != 0
+    }
+}
+
+/// The source's entry, which must say that the frame came from where it did: `from`, a tunnel id if
+/// `tunnel`, else an ifindex.
+///
+/// # Errors
+/// [`Reason::SourceUnknown`], [`Reason::SourceMoved`], and [`Reason::Revalidation`] once per interval.
+#[inline(always)]
+pub fn source(key: &FdbKey, from: u32, tunnel: bool, now: &Now) -> Result<Station, Reason> {
+    let entry = FDB.get_ptr_mut(key).ok_or(Reason::SourceUnknown)?;
+    let station = read(entry);
+    if station.target != from || station.is_behind_tunnel() != tunnel {
+        return Err(Reason::SourceMoved);
+    }
+    // SAFETY: a map value, valid until the program ends. CPUs may race for the deadline: then more
+    // than one packet passes the bridge, which does no harm.
+    let (next, interval) =
+        unsafe { (&raw mut (*entry).next_revalidation, (*entry).revalidate_seconds) };
+    // SAFETY: as above.
+    unsafe {
+        if now.0 >= *next && interval != 0 {
+            *next = now.0 + u64::from(interval) * SECOND;
+            return Err(Reason::Revalidation);
+        }
+    }
+    Ok(station)
+}
+
+/// The destination's entry, for a frame from `source`.
+///
+/// # Errors
+/// [`Reason::DestinationUnknown`], [`Reason::SamePort`], [`Reason::Isolated`].
+#[inline(always)]
+pub fn destination(key: &FdbKey, source: &Station) -> Result<Station, Reason> {
+    let station = read(FDB.get_ptr_mut(key).ok_or(Reason::DestinationUnknown)?);
+    if station.target == source.target && station.is_behind_tunnel() == source.is_behind_tunnel() {
+        return Err(Reason::SamePort);
+    }
+    if station.flags & source.flags & FdbFlags::ISOLATED != 0 {
+        return Err(Reason::Isolated);
+    }
+    Ok(station)
+}
+
+/// Everything forwarding needs of an entry, read at once: the map may give a deleted entry's memory
+/// to another station.
+#[inline(always)]
+fn read(entry: *mut FdbValue) -> Station {
+    // SAFETY: a map value, valid until the program ends.
+    let entry = unsafe { &*entry };
+    Station { target: entry.target, flags: entry.flags, mtu: entry.mtu }
+}
+
+/// Whether a packet of `len` bytes, without its Ethernet header, fits through the local port as the
+/// bridge would have it (`is_skb_forwardable`).
+///
+/// # Errors
+/// [`Reason::TooBig`].
+#[inline(always)]
+pub fn fits(packet: &Packet, len: u32, station: &Station) -> Result<(), Reason> {
+    if len > station.mtu && packet.gso_size() == 0 {
+        return Err(Reason::TooBig);
+    }
+    Ok(())
+}
+
+/// Hands the frame to a local port: to the other end of a veth at once where `peer` allows it and
+/// that end owns the MAC, else out of the port's device.
+#[inline(always)]
+pub fn deliver(station: &Station, peer: bool) -> Verdict {
+    // SAFETY: helpers that note the target for the kernel to act on after the program.
+    Ok(unsafe {
+        if peer && station.flags & FdbFlags::PEER != 0 {
+            bpf_redirect_peer(station.target, 0)
+        } else {
+            bpf_redirect(station.target, 0)
+        }
+    } as i32)
+}

@@ -1,0 +1,24 @@
+//! May the programs forward at all?
+
+use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
+use ovs_ebpf_common::{Reason, abi::Control};
+
+use crate::maps::CONTROL;
+
+/// The time, in nanoseconds of `CLOCK_MONOTONIC`, a tick (1 to 10 ms) exact.
+pub struct Now(pub u64);
+
+/// The time and the switches, if the daemon's lease runs.
+///
+/// # Errors
+/// [`Reason::LeaseExpired`].
+#[inline(always)]
+pub fn check() -> Result<(Now, &'static Control), Reason> {
+    let control = CONTROL.get(0).ok_or(Reason::LeaseExpired)?;
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_coarse_ns() };
+    if now >= control.lease_deadline {
+        return Err(Reason::LeaseExpired);
+    }
+    Ok((Now(now), control))
+}

@@ -1,0 +1,42 @@
+//! Every map. What they mean is in `ovs_ebpf_common::abi`; `docs/bpftool.md` shows them from outside.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    btf_maps::{Array, HashMap, PerCpuArray},
+    macros::btf_map,
+};
+use ovs_ebpf_common::abi::{
+    Control, FDB_CAPACITY, FdbKey, FdbValue, PORT_CAPACITY, PortValue, Program, ProgramCounters,
+    TUNNEL_CAPACITY, TunnelCounters, TunnelIndexKey, TunnelIndexValue, TunnelValue,
+};
+
+const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
+
+/// Lease and switches; one element.
+#[btf_map(name = "control")]
+pub static CONTROL: Array<Control, 1> = Array::new();
+
+/// ifindex -> accelerated bridge port.
+#[btf_map(name = "ports")]
+pub static PORTS: HashMap<u32, PortValue, PORT_CAPACITY, ON_DEMAND> = HashMap::new();
+
+/// Bridge, VLAN and MAC -> port or tunnel.
+#[btf_map(name = "fdb")]
+pub static FDB: HashMap<FdbKey, FdbValue, FDB_CAPACITY, ON_DEMAND> = HashMap::new();
+
+/// Tunnel id -> how to encapsulate.
+#[btf_map(name = "tunnels")]
+pub static TUNNELS: Array<TunnelValue, TUNNEL_CAPACITY> = Array::new();
+
+/// Outer addresses, port and key -> tunnel id and bridge.
+#[btf_map(name = "tunnel_index")]
+pub static TUNNEL_INDEX: HashMap<TunnelIndexKey, TunnelIndexValue, TUNNEL_CAPACITY, ON_DEMAND> =
+    HashMap::new();
+
+/// [`Program`] -> forwarded packets, and the others by reason.
+#[btf_map(name = "counters")]
+pub static COUNTERS: PerCpuArray<ProgramCounters, { Program::ALL.len() }> = PerCpuArray::new();
+
+/// Tunnel id -> traffic.
+#[btf_map(name = "tunnel_counters")]
+pub static TUNNEL_COUNTERS: PerCpuArray<TunnelCounters, TUNNEL_CAPACITY> = PerCpuArray::new();
