@@ -7,14 +7,11 @@
 //! - A VLAN tag stays in the frame; reception would have moved it into metadata.
 //! - A context may set mark, priority, ingress_ifindex, ifindex, cb, tstamp, wire_len, gso_segs,
 //!   gso_size and hwtstamp. Every other byte has to be zero.
-//! - A frame too short for the IP header that its EtherType announces is refused: EINVAL.
+//! - A frame too short for the IP header that its EtherType announces is refused: EINVAL. So is one
+//!   longer than a page less headroom and the skb's own data, 3,712 bytes on x86-64.
 //! - A redirect is a return value; nothing is sent.
 
-use std::io;
-use std::mem::offset_of;
-
 use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions};
-use aya_obj::generated::__sk_buff;
 
 /// `TC_ACT_UNSPEC`: the next filter on the hook decides, in the end the bridge.
 pub const PASS: i32 = -1;
@@ -23,6 +20,12 @@ pub const REDIRECT: i32 = 7;
 
 /// Room for the longest outer header, and more to catch a program that adds too much.
 const ROOM: usize = 256;
+
+/// Where `struct __sk_buff` (include/uapi/linux/bpf.h) has what is set here, and its length.
+const INGRESS_IFINDEX: usize = 36;
+const IFINDEX: usize = 40;
+const GSO_SIZE: usize = 176;
+const CONTEXT_LEN: usize = 192;
 
 /// What a program made of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,13 +48,11 @@ pub struct Input<'a> {
 }
 
 /// Runs a program once: with `repeat` above 1 its changes to the frame would accumulate.
-///
-/// `Ok(None)` where the kernel makes no skb of the frame.
-pub fn run(program: &SchedClassifier, input: Input<'_>) -> Result<Option<Outcome>, ProgramError> {
-    let mut context = [0; size_of::<__sk_buff>()];
-    put(&mut context, offset_of!(__sk_buff, ingress_ifindex), input.ifindex);
-    put(&mut context, offset_of!(__sk_buff, ifindex), input.ifindex);
-    put(&mut context, offset_of!(__sk_buff, gso_size), input.gso_size);
+pub fn run(program: &SchedClassifier, input: Input<'_>) -> Result<Outcome, ProgramError> {
+    let mut context = [0; CONTEXT_LEN];
+    put(&mut context, INGRESS_IFINDEX, input.ifindex);
+    put(&mut context, IFINDEX, input.ifindex);
+    put(&mut context, GSO_SIZE, input.gso_size);
     let mut frame = vec![0; input.frame.len() + ROOM];
     let options = TestRunOptions {
         data_in: Some(input.frame),
@@ -59,26 +60,18 @@ pub fn run(program: &SchedClassifier, input: Input<'_>) -> Result<Option<Outcome
         ctx_in: Some(&context),
         ..TestRunOptions::new()
     };
-    match program.test_run(options) {
-        Ok(result) => {
-            frame.truncate(result.data_size_out as usize);
-            Ok(Some(Outcome { verdict: result.return_value.cast_signed(), frame }))
-        }
-        Err(ProgramError::SyscallError(error))
-            if error.io_error.kind() == io::ErrorKind::InvalidInput && too_short(input.frame) =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
+    let result = program.test_run(options)?;
+    frame.truncate(result.data_size_out as usize);
+    Ok(Outcome { verdict: result.return_value.cast_signed(), frame })
 }
 
-/// Whether the kernel refuses the frame: shorter than Ethernet and the IP header it announces.
+/// Whether the kernel refuses to run a program on the frame: it ends before the IP header does that its
+/// EtherType announces.
 pub fn too_short(frame: &[u8]) -> bool {
     let header = match frame.get(12..14) {
         Some([0x08, 0x00]) => 20,
         Some([0x86, 0xdd]) => 40,
-        Some(_) => 1,
+        Some(_) => 0,
         None => return true,
     };
     frame.len() < 14 + header
