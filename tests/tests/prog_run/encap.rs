@@ -184,6 +184,22 @@ fn a_frame_above_the_other_ports_mtu_is_left_to_the_bridge() {
 }
 
 #[test]
+fn the_segments_of_a_large_frame_decide_whether_it_fits() {
+    let vector = named("vxlan_42_ipv4_tcp_data");
+    let mut host = Host::sending(&vector.tunnel);
+    let mut frame = vector.inner.clone();
+    frame.resize(3000, 0);
+    assert_eq!(host.run(PROGRAM, PORT, &frame), Verdict::Left(Reason::TooBig));
+    // The largest segment: 1,500 bytes less 50 of tunnel and 40 of IPv4 and TCP.
+    let too_big = host.run_gso(PROGRAM, PORT, &frame, 1411);
+    assert_eq!(too_big, Verdict::Left(Reason::TooBig));
+    // A size without a GSO type, all that a test run can give it, is one that the kernel refuses to
+    // encapsulate: the frame came past the comparison, and was left as it was.
+    let fits = host.run_gso(PROGRAM, PORT, &frame, 1410);
+    assert_eq!(fits, Verdict::Left(Reason::EncapRefused));
+}
+
+#[test]
 fn isolated_ports_do_not_reach_one_another() {
     let vector = named("vxlan_42_ipv4_udp_60");
     let mut host = Host::sending(&vector.tunnel);

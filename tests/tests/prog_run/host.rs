@@ -22,28 +22,28 @@ use ovs_ebpf_tests::vectors::{Kind, Tunnel};
 use crate::run::{self, Input, PASS, REDIRECT};
 
 /// The bridge's number: no device is behind it here.
-pub const BRIDGE: u32 = 9;
+pub(crate) const BRIDGE: u32 = 9;
 /// The port that the vectors' sender is behind, or on the other host their receiver.
-pub const PORT: u32 = 10;
+pub(crate) const PORT: u32 = 10;
 /// Another port of the bridge.
-pub const OTHER_PORT: u32 = 20;
+pub(crate) const OTHER_PORT: u32 = 20;
 /// The uplink, with the MAC that the vectors' outer frames are sent to.
-pub const UPLINK: u32 = 30;
+pub(crate) const UPLINK: u32 = 30;
 /// The id of the only tunnel.
-pub const TUNNEL: u32 = 1;
+pub(crate) const TUNNEL: u32 = 1;
 /// The underlay's MTU.
-pub const UNDERLAY_MTU: u32 = 1500;
+pub(crate) const UNDERLAY_MTU: u32 = 1500;
 /// The first UDP source port, and how many follow it: an odd range, to see that it is kept.
-pub const SOURCE_PORTS: (u16, u16) = (40_001, 4_999);
+pub(crate) const SOURCE_PORTS: (u16, u16) = (40_001, 4_999);
 
 /// The stations of the vectors.
-pub const SENDER: [u8; 6] = [0x02, 0, 0, 0, 0x0a, 0x01];
+pub(crate) const SENDER: [u8; 6] = [0x02, 0, 0, 0, 0x0a, 0x01];
 /// See [`SENDER`].
-pub const RECEIVER: [u8; 6] = [0x02, 0, 0, 0, 0x0b, 0x02];
+pub(crate) const RECEIVER: [u8; 6] = [0x02, 0, 0, 0, 0x0b, 0x02];
 
 /// What became of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Redirected, as this frame.
     Forwarded(Vec<u8>),
     /// Left to the bridge without a change.
@@ -51,7 +51,7 @@ pub enum Verdict {
 }
 
 /// The loaded programs and their maps. Devices are in a network namespace of the calling thread's own.
-pub struct Host {
+pub(crate) struct Host {
     ebpf: Ebpf,
     control: Array<MapData, Control>,
     ports: HashMap<MapData, u32, PortValue>,
@@ -65,8 +65,10 @@ pub struct Host {
 
 impl Host {
     /// A host with a running lease, one bridge port and an uplink; no stations and no tunnel.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace: run as root");
+        // No frames but the tests' own: a device that comes up would look for its neighbours.
+        std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").expect("disable_ipv6");
         for (index, mac) in [
             (PORT, "02:00:00:00:02:01"),
             (OTHER_PORT, "02:00:00:00:02:02"),
@@ -104,7 +106,7 @@ impl Host {
 
     /// A host where [`SENDER`] is behind [`PORT`] and [`RECEIVER`] behind the tunnel, which is at its
     /// sending end.
-    pub fn sending(tunnel: &Tunnel) -> Self {
+    pub(crate) fn sending(tunnel: &Tunnel) -> Self {
         let mut host = Self::new();
         host.set_station(SENDER, at_port(PORT));
         host.set_station(RECEIVER, behind_tunnel());
@@ -114,7 +116,7 @@ impl Host {
 
     /// A host where [`SENDER`] is behind the tunnel, which is at its receiving end, and [`RECEIVER`]
     /// behind [`PORT`].
-    pub fn receiving(tunnel: &Tunnel) -> Self {
+    pub(crate) fn receiving(tunnel: &Tunnel) -> Self {
         let mut host = Self::new();
         host.set_station(SENDER, behind_tunnel());
         host.set_station(RECEIVER, at_port(PORT));
@@ -123,30 +125,30 @@ impl Host {
     }
 
     /// Until when the programs may forward, in nanoseconds of `CLOCK_MONOTONIC`.
-    pub fn set_lease(&mut self, lease_deadline: u64) {
+    pub(crate) fn set_lease(&mut self, lease_deadline: u64) {
         let mut vxlan_ports = [[0; 2]; VXLAN_PORTS];
         vxlan_ports[0] = 4789u16.to_be_bytes();
         self.control.set(0, Control { lease_deadline, vxlan_ports }, 0).expect("control");
     }
 
     /// Makes a device a port of the bridge.
-    pub fn set_port(&mut self, ifindex: u32) {
+    pub(crate) fn set_port(&mut self, ifindex: u32) {
         let value = PortValue { bridge: BRIDGE, ..PortValue::default() };
         self.ports.insert(ifindex, value, 0).expect("ports");
     }
 
     /// Enters a station in the bridge's FDB, or changes its entry.
-    pub fn set_station(&mut self, mac: [u8; 6], value: FdbValue) {
+    pub(crate) fn set_station(&mut self, mac: [u8; 6], value: FdbValue) {
         self.fdb.insert(FdbKey { bridge: BRIDGE, vlan: 0, mac }, value, 0).expect("fdb");
     }
 
     /// Sets the tunnel.
-    pub fn set_tunnel(&mut self, value: TunnelValue) {
+    pub(crate) fn set_tunnel(&mut self, value: TunnelValue) {
         self.tunnels.set(TUNNEL, value, 0).expect("tunnels");
     }
 
     /// Sets what identifies the tunnel's packets, instead of what did before.
-    pub fn set_tunnel_index(&mut self, key: TunnelIndexKey) {
+    pub(crate) fn set_tunnel_index(&mut self, key: TunnelIndexKey) {
         let old: Vec<_> = self.tunnel_index.keys().collect::<Result<_, _>>().expect("tunnel_index");
         for key in old {
             self.tunnel_index.remove(&key).expect("tunnel_index");
@@ -162,7 +164,7 @@ impl Host {
     }
 
     /// The tunnel's counters, of all CPUs.
-    pub fn tunnel_counters(&self) -> TunnelCounters {
+    pub(crate) fn tunnel_counters(&self) -> TunnelCounters {
         let values = self.tunnel_counters.get(&TUNNEL, 0).expect("tunnel_counters");
         values.iter().fold(TunnelCounters::default(), |sum, cpu| TunnelCounters {
             tx_packets: sum.tx_packets + cpu.tx_packets,
@@ -173,7 +175,7 @@ impl Host {
     }
 
     /// The classifier, to attach it.
-    pub fn program(&mut self, program: Program) -> &mut SchedClassifier {
+    pub(crate) fn program(&mut self, program: Program) -> &mut SchedClassifier {
         let program = self.ebpf.program_mut(program.name()).expect("loaded");
         program.try_into().expect("a classifier")
     }
@@ -184,12 +186,12 @@ impl Host {
     /// Where the kernel refuses the frame, or the program breaks a rule that holds for every frame:
     /// it redirects or passes on, a frame passed on is unchanged, and exactly one counter moves by
     /// one.
-    pub fn run(&mut self, program: Program, ifindex: u32, frame: &[u8]) -> Verdict {
+    pub(crate) fn run(&mut self, program: Program, ifindex: u32, frame: &[u8]) -> Verdict {
         self.run_gso(program, ifindex, frame, 0)
     }
 
     /// [`Self::run`] with the payload bytes of each segment that the frame stands for.
-    pub fn run_gso(
+    pub(crate) fn run_gso(
         &mut self,
         program: Program,
         ifindex: u32,
@@ -218,7 +220,7 @@ impl Host {
 
     /// Which of a program's counters moved since this was last asked, and by how much: 0 packets,
     /// 1 bytes, from 2 on the reasons by their code.
-    pub fn moved(&mut self, program: Program) -> Vec<(usize, u64)> {
+    pub(crate) fn moved(&mut self, program: Program) -> Vec<(usize, u64)> {
         let mut sum = vec![0; 2 + PACKET_REASONS];
         for cpu in self.counters.get(&(program as u32), 0).expect("counters").iter() {
             let values = [cpu.packets, cpu.bytes].into_iter().chain(cpu.reasons);
@@ -231,17 +233,17 @@ impl Host {
 }
 
 /// A station behind a port, never validated anew.
-pub fn at_port(ifindex: u32) -> FdbValue {
+pub(crate) fn at_port(ifindex: u32) -> FdbValue {
     FdbValue { target: ifindex, mtu: UNDERLAY_MTU, ..FdbValue::default() }
 }
 
 /// A station behind the tunnel, never validated anew.
-pub fn behind_tunnel() -> FdbValue {
+pub(crate) fn behind_tunnel() -> FdbValue {
     FdbValue { target: TUNNEL, flags: FdbFlags::TUNNEL, ..FdbValue::default() }
 }
 
 /// What the maps call a vector's tunnel.
-pub fn kind(tunnel: &Tunnel) -> TunnelKind {
+pub(crate) fn kind(tunnel: &Tunnel) -> TunnelKind {
     match (tunnel.kind, tunnel.key) {
         (Kind::Vxlan, _) => TunnelKind::VxlanIpv4,
         (Kind::Gre, None) => TunnelKind::GreIpv4,
@@ -250,7 +252,7 @@ pub fn kind(tunnel: &Tunnel) -> TunnelKind {
 }
 
 /// The value of `tunnels` for the tunnel's sending end.
-pub fn sender_end(tunnel: &Tunnel) -> TunnelValue {
+pub(crate) fn sender_end(tunnel: &Tunnel) -> TunnelValue {
     let kind = kind(tunnel);
     let (header, checksum_seed) = outer::template(
         kind,
@@ -291,7 +293,7 @@ pub fn sender_end(tunnel: &Tunnel) -> TunnelValue {
 }
 
 /// The key of `tunnel_index` at the tunnel's receiving end.
-pub fn receiver_key(tunnel: &Tunnel) -> TunnelIndexKey {
+pub(crate) fn receiver_key(tunnel: &Tunnel) -> TunnelIndexKey {
     TunnelIndexKey {
         remote: tunnel.local.octets(),
         local: tunnel.remote.octets(),
@@ -303,7 +305,7 @@ pub fn receiver_key(tunnel: &Tunnel) -> TunnelIndexKey {
 }
 
 /// The reason of this name.
-pub fn reason(name: &str) -> Reason {
+pub(crate) fn reason(name: &str) -> Reason {
     let mut all = Reason::ALL.iter().copied();
     all.find(|reason| reason.name() == name).unwrap_or_else(|| panic!("no reason {name:?}"))
 }

@@ -4,4 +4,7 @@
 mod decap;
 mod encap;
 mod host;
+mod hostile;
+mod oracle;
 mod run;
+mod wire;

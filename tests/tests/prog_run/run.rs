@@ -14,9 +14,9 @@
 use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions};
 
 /// `TC_ACT_UNSPEC`: the next filter on the hook decides, in the end the bridge.
-pub const PASS: i32 = -1;
+pub(crate) const PASS: i32 = -1;
 /// `TC_ACT_REDIRECT`.
-pub const REDIRECT: i32 = 7;
+pub(crate) const REDIRECT: i32 = 7;
 
 /// Room for the longest outer header, and more to catch a program that adds too much.
 const ROOM: usize = 256;
@@ -29,26 +29,26 @@ const CONTEXT_LEN: usize = 192;
 
 /// What a program made of a frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// The program's return value, `TC_ACT_*`.
-    pub verdict: i32,
+    pub(crate) verdict: i32,
     /// The frame after the run.
-    pub frame: Vec<u8>,
+    pub(crate) frame: Vec<u8>,
 }
 
 /// A frame as the program meets it.
 #[derive(Clone, Copy, Debug)]
-pub struct Input<'a> {
+pub(crate) struct Input<'a> {
     /// The device that received it.
-    pub ifindex: u32,
+    pub(crate) ifindex: u32,
     /// From the Ethernet header on.
-    pub frame: &'a [u8],
+    pub(crate) frame: &'a [u8],
     /// Payload bytes per segment of a GSO packet; 0 for a single packet.
-    pub gso_size: u32,
+    pub(crate) gso_size: u32,
 }
 
 /// Runs a program once: with `repeat` above 1 its changes to the frame would accumulate.
-pub fn run(program: &SchedClassifier, input: Input<'_>) -> Result<Outcome, ProgramError> {
+pub(crate) fn run(program: &SchedClassifier, input: Input<'_>) -> Result<Outcome, ProgramError> {
     let mut context = [0; CONTEXT_LEN];
     put(&mut context, INGRESS_IFINDEX, input.ifindex);
     put(&mut context, IFINDEX, input.ifindex);
@@ -67,7 +67,7 @@ pub fn run(program: &SchedClassifier, input: Input<'_>) -> Result<Outcome, Progr
 
 /// Whether the kernel refuses to run a program on the frame: it ends before the IP header does that its
 /// EtherType announces.
-pub fn too_short(frame: &[u8]) -> bool {
+pub(crate) fn too_short(frame: &[u8]) -> bool {
     let header = match frame.get(12..14) {
         Some([0x08, 0x00]) => 20,
         Some([0x86, 0xdd]) => 40,
