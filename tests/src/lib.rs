@@ -1,1 +1,3 @@
 //! Hosts in network namespaces, load generators, and the tests that run on them.
+
+pub mod vectors;

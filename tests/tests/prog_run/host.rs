@@ -1,0 +1,337 @@
+//! A host with the programs loaded and their maps filled by hand: no daemon, no traffic.
+
+use std::process::Command;
+
+use aya::{
+    Ebpf,
+    maps::{Array, HashMap, Map, MapData, PerCpuArray},
+    programs::SchedClassifier,
+};
+use nix::sched::{CloneFlags, unshare};
+use ovs_ebpf_common::{
+    PACKET_REASONS, Reason,
+    abi::{
+        Control, FdbFlags, FdbKey, FdbValue, PortValue, Program, ProgramCounters, TunnelCounters,
+        TunnelFlags, TunnelIndexKey, TunnelIndexValue, TunnelKind, TunnelPath, TunnelValue,
+        VXLAN_PORTS,
+    },
+    wire::outer::{self, Outer},
+};
+use ovs_ebpf_tests::vectors::{Kind, Tunnel};
+
+use crate::run::{self, Input, PASS, REDIRECT};
+
+/// The bridge's number: no device is behind it here.
+pub(crate) const BRIDGE: u32 = 9;
+/// The port that the vectors' sender is behind, or on the other host their receiver.
+pub(crate) const PORT: u32 = 10;
+/// Another port of the bridge.
+pub(crate) const OTHER_PORT: u32 = 20;
+/// The uplink, with the MAC that the vectors' outer frames are sent to.
+pub(crate) const UPLINK: u32 = 30;
+/// The id of the only tunnel.
+pub(crate) const TUNNEL: u32 = 1;
+/// The underlay's MTU.
+pub(crate) const UNDERLAY_MTU: u32 = 1500;
+/// The first UDP source port, and how many follow it: an odd range, to see that it is kept.
+pub(crate) const SOURCE_PORTS: (u16, u16) = (40_001, 4_999);
+
+/// The stations of the vectors.
+pub(crate) const SENDER: [u8; 6] = [0x02, 0, 0, 0, 0x0a, 0x01];
+/// See [`SENDER`].
+pub(crate) const RECEIVER: [u8; 6] = [0x02, 0, 0, 0, 0x0b, 0x02];
+
+/// What became of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Redirected, as this frame.
+    Forwarded(Vec<u8>),
+    /// Left to the bridge without a change.
+    Left(Reason),
+}
+
+/// The loaded programs and their maps. Devices are in a network namespace of the calling thread's own.
+pub(crate) struct Host {
+    ebpf: Ebpf,
+    control: Array<MapData, Control>,
+    ports: HashMap<MapData, u32, PortValue>,
+    fdb: HashMap<MapData, FdbKey, FdbValue>,
+    tunnels: Array<MapData, TunnelValue>,
+    tunnel_index: HashMap<MapData, TunnelIndexKey, TunnelIndexValue>,
+    counters: PerCpuArray<MapData, ProgramCounters>,
+    tunnel_counters: PerCpuArray<MapData, TunnelCounters>,
+    counted: [Vec<u64>; Program::ALL.len()],
+}
+
+impl Host {
+    /// A host with a running lease, one bridge port and an uplink; no stations and no tunnel.
+    pub(crate) fn new() -> Self {
+        unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace: run as root");
+        // No frames but the tests' own: a device that comes up would look for its neighbours.
+        std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").expect("disable_ipv6");
+        for (index, mac) in [
+            (PORT, "02:00:00:00:02:01"),
+            (OTHER_PORT, "02:00:00:00:02:02"),
+            (UPLINK, "02:00:00:00:01:02"),
+        ] {
+            ip(&format!(
+                "link add name dev{index} index {index} address {mac} up type veth \
+                 peer name peer{index} index {}",
+                index + 1
+            ));
+            ip(&format!("link set peer{index} up"));
+        }
+        let mut ebpf = Ebpf::load(&object()).expect("the BPF object loads");
+        for program in Program::ALL {
+            let name = program.name();
+            let program: &mut SchedClassifier =
+                ebpf.program_mut(name).unwrap_or_else(|| panic!("{name}")).try_into().expect(name);
+            program.load().unwrap_or_else(|error| panic!("{name}: {error:#?}"));
+        }
+        let mut host = Self {
+            control: map(&mut ebpf, "control"),
+            ports: map(&mut ebpf, "ports"),
+            fdb: map(&mut ebpf, "fdb"),
+            tunnels: map(&mut ebpf, "tunnels"),
+            tunnel_index: map(&mut ebpf, "tunnel_index"),
+            counters: map(&mut ebpf, "counters"),
+            tunnel_counters: map(&mut ebpf, "tunnel_counters"),
+            counted: Program::ALL.map(|_| vec![0; 2 + PACKET_REASONS]),
+            ebpf,
+        };
+        host.set_lease(u64::MAX);
+        host.set_port(PORT);
+        host
+    }
+
+    /// A host where [`SENDER`] is behind [`PORT`] and [`RECEIVER`] behind the tunnel, which is at its
+    /// sending end.
+    pub(crate) fn sending(tunnel: &Tunnel) -> Self {
+        let mut host = Self::new();
+        host.set_station(SENDER, at_port(PORT));
+        host.set_station(RECEIVER, behind_tunnel());
+        host.set_tunnel(sender_end(tunnel));
+        host
+    }
+
+    /// A host where [`SENDER`] is behind the tunnel, which is at its receiving end, and [`RECEIVER`]
+    /// behind [`PORT`].
+    pub(crate) fn receiving(tunnel: &Tunnel) -> Self {
+        let mut host = Self::new();
+        host.set_station(SENDER, behind_tunnel());
+        host.set_station(RECEIVER, at_port(PORT));
+        host.set_tunnel_index(receiver_key(tunnel));
+        host
+    }
+
+    /// Until when the programs may forward, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub(crate) fn set_lease(&mut self, lease_deadline: u64) {
+        let mut vxlan_ports = [[0; 2]; VXLAN_PORTS];
+        vxlan_ports[0] = 4789u16.to_be_bytes();
+        self.control.set(0, Control { lease_deadline, vxlan_ports }, 0).expect("control");
+    }
+
+    /// Makes a device a port of the bridge.
+    pub(crate) fn set_port(&mut self, ifindex: u32) {
+        let value = PortValue { bridge: BRIDGE, ..PortValue::default() };
+        self.ports.insert(ifindex, value, 0).expect("ports");
+    }
+
+    /// Enters a station in the bridge's FDB, or changes its entry.
+    pub(crate) fn set_station(&mut self, mac: [u8; 6], value: FdbValue) {
+        self.fdb.insert(FdbKey { bridge: BRIDGE, vlan: 0, mac }, value, 0).expect("fdb");
+    }
+
+    /// Sets the tunnel.
+    pub(crate) fn set_tunnel(&mut self, value: TunnelValue) {
+        self.tunnels.set(TUNNEL, value, 0).expect("tunnels");
+    }
+
+    /// Sets what identifies the tunnel's packets, instead of what did before.
+    pub(crate) fn set_tunnel_index(&mut self, key: TunnelIndexKey) {
+        let old: Vec<_> = self.tunnel_index.keys().collect::<Result<_, _>>().expect("tunnel_index");
+        for key in old {
+            self.tunnel_index.remove(&key).expect("tunnel_index");
+        }
+        let value = TunnelIndexValue {
+            tunnel: TUNNEL,
+            bridge: BRIDGE,
+            uplink: UPLINK,
+            vlan: 0,
+            reserved: 0,
+        };
+        self.tunnel_index.insert(key, value, 0).expect("tunnel_index");
+    }
+
+    /// The tunnel's counters, of all CPUs.
+    pub(crate) fn tunnel_counters(&self) -> TunnelCounters {
+        let values = self.tunnel_counters.get(&TUNNEL, 0).expect("tunnel_counters");
+        values.iter().fold(TunnelCounters::default(), |sum, cpu| TunnelCounters {
+            tx_packets: sum.tx_packets + cpu.tx_packets,
+            tx_bytes: sum.tx_bytes + cpu.tx_bytes,
+            rx_packets: sum.rx_packets + cpu.rx_packets,
+            rx_bytes: sum.rx_bytes + cpu.rx_bytes,
+        })
+    }
+
+    /// The classifier, to attach it.
+    pub(crate) fn program(&mut self, program: Program) -> &mut SchedClassifier {
+        let program = self.ebpf.program_mut(program.name()).expect("loaded");
+        program.try_into().expect("a classifier")
+    }
+
+    /// Runs a program on a frame that arrives on a device.
+    ///
+    /// # Panics
+    /// Where the kernel refuses the frame, or the program breaks a rule that holds for every frame:
+    /// it redirects or passes on, a frame passed on is unchanged, and exactly one counter moves by
+    /// one.
+    pub(crate) fn run(&mut self, program: Program, ifindex: u32, frame: &[u8]) -> Verdict {
+        self.run_gso(program, ifindex, frame, 0)
+    }
+
+    /// [`Self::run`] with the payload bytes of each segment that the frame stands for.
+    pub(crate) fn run_gso(
+        &mut self,
+        program: Program,
+        ifindex: u32,
+        frame: &[u8],
+        gso_size: u32,
+    ) -> Verdict {
+        let name = program.name();
+        let loaded = self.ebpf.program(name).expect("loaded").try_into().expect("a classifier");
+        let outcome = run::run(loaded, Input { ifindex, frame, gso_size })
+            .unwrap_or_else(|error| panic!("{name}: {error:?} on {frame:02x?}"));
+        let counted = self.moved(program);
+        match (outcome.verdict, counted.as_slice()) {
+            (REDIRECT, [(0, 1), (1, bytes)]) if *bytes == frame.len() as u64 => {
+                Verdict::Forwarded(outcome.frame)
+            }
+            (PASS, [(at @ 2.., 1)]) => {
+                assert_eq!(outcome.frame, frame, "{name} changed a frame that it passed on");
+                let code = u8::try_from(at - 2).expect("a reason's code");
+                Verdict::Left(Reason::from_code(code).expect("a reason"))
+            }
+            (verdict, counted) => {
+                panic!("{name} returned {verdict} and counted {counted:?} on {frame:02x?}")
+            }
+        }
+    }
+
+    /// Which of a program's counters moved since this was last asked, and by how much: 0 packets,
+    /// 1 bytes, from 2 on the reasons by their code.
+    pub(crate) fn moved(&mut self, program: Program) -> Vec<(usize, u64)> {
+        let mut sum = vec![0; 2 + PACKET_REASONS];
+        for cpu in self.counters.get(&(program as u32), 0).expect("counters").iter() {
+            let values = [cpu.packets, cpu.bytes].into_iter().chain(cpu.reasons);
+            sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+        }
+        let before = std::mem::replace(&mut self.counted[program as usize], sum.clone());
+        let deltas = sum.iter().zip(before).map(|(sum, before)| sum - before);
+        deltas.enumerate().filter(|(_, delta)| *delta != 0).collect()
+    }
+}
+
+/// A station behind a port, never validated anew.
+pub(crate) fn at_port(ifindex: u32) -> FdbValue {
+    FdbValue { target: ifindex, mtu: UNDERLAY_MTU, ..FdbValue::default() }
+}
+
+/// A station behind the tunnel, never validated anew.
+pub(crate) fn behind_tunnel() -> FdbValue {
+    FdbValue { target: TUNNEL, flags: FdbFlags::TUNNEL, ..FdbValue::default() }
+}
+
+/// What the maps call a vector's tunnel.
+pub(crate) fn kind(tunnel: &Tunnel) -> TunnelKind {
+    match (tunnel.kind, tunnel.key) {
+        (Kind::Vxlan, _) => TunnelKind::VxlanIpv4,
+        (Kind::Gre, None) => TunnelKind::GreIpv4,
+        (Kind::Gre, Some(_)) => TunnelKind::GreKeyIpv4,
+    }
+}
+
+/// The value of `tunnels` for the tunnel's sending end.
+pub(crate) fn sender_end(tunnel: &Tunnel) -> TunnelValue {
+    let kind = kind(tunnel);
+    let (header, checksum_seed) = outer::template(
+        kind,
+        &Outer {
+            destination_mac: tunnel.next_hop_mac,
+            source_mac: tunnel.source_mac,
+            local: tunnel.local.octets(),
+            remote: tunnel.remote.octets(),
+            key: tunnel.key.unwrap_or(0),
+            dst_port: tunnel.destination_port.unwrap_or(0),
+            df: tunnel.df,
+        },
+    );
+    let flag = |set, flag| if set { flag } else { 0 };
+    let path = TunnelPath {
+        header,
+        checksum_seed,
+        uplink: UPLINK,
+        // Between the two is the outer header less its Ethernet header, plus the inner one.
+        mtu: UNDERLAY_MTU - kind.header_len() as u32,
+        reserved: 0,
+    };
+    TunnelValue {
+        kind: kind as u8,
+        flags: TunnelFlags::READY
+            | flag(tunnel.tos.is_none(), TunnelFlags::TOS_INHERIT)
+            | flag(tunnel.ttl.is_none(), TunnelFlags::TTL_INHERIT)
+            | flag(!tunnel.df, TunnelFlags::NEEDS_ID),
+        // The other slot stays empty, to see that it is not used.
+        active: 1,
+        tos: tunnel.tos.unwrap_or(0),
+        ttl: tunnel.ttl.unwrap_or(0),
+        source_port_min: SOURCE_PORTS.0,
+        source_port_span: SOURCE_PORTS.1,
+        paths: [TunnelPath::default(), path],
+        ..TunnelValue::default()
+    }
+}
+
+/// The key of `tunnel_index` at the tunnel's receiving end.
+pub(crate) fn receiver_key(tunnel: &Tunnel) -> TunnelIndexKey {
+    TunnelIndexKey {
+        remote: tunnel.local.octets(),
+        local: tunnel.remote.octets(),
+        key: tunnel.key.unwrap_or(0).to_be_bytes(),
+        dst_port: tunnel.destination_port.unwrap_or(0).to_be_bytes(),
+        kind: kind(tunnel) as u8,
+        reserved: 0,
+    }
+}
+
+/// The reason of this name.
+pub(crate) fn reason(name: &str) -> Reason {
+    let mut all = Reason::ALL.iter().copied();
+    all.find(|reason| reason.name() == name).unwrap_or_else(|| panic!("no reason {name:?}"))
+}
+
+fn object() -> Vec<u8> {
+    std::fs::read(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../target/bpf/bpfel-unknown-none/release/ovs-ebpf"
+    ))
+    .expect("the BPF object: cargo xtask build-ebpf")
+}
+
+fn map<T>(ebpf: &mut Ebpf, name: &str) -> T
+where
+    T: TryFrom<Map, Error: std::fmt::Debug>,
+{
+    let map = ebpf.take_map(name).unwrap_or_else(|| panic!("the object has no map {name:?}"));
+    T::try_from(map).unwrap_or_else(|error| panic!("map {name}: {error:?}"))
+}
+
+fn ip(arguments: &str) {
+    let output = Command::new("ip").args(arguments.split_whitespace()).output();
+    let output = output.expect("ip (Debian: iproute2) can be run");
+    assert!(
+        output.status.success(),
+        "ip {arguments}: {}",
+        String::from_utf8_lossy(&output.stderr).trim()
+    );
+}

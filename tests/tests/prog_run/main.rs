@@ -1,0 +1,10 @@
+//! The loaded programs, one frame at a time through `BPF_PROG_TEST_RUN`: verdict, whole frame, and
+//! which counter moved. Needs root.
+
+mod decap;
+mod encap;
+mod host;
+mod hostile;
+mod oracle;
+mod run;
+mod wire;

@@ -1,0 +1,82 @@
+//! `BPF_PROG_TEST_RUN` of a TC program: one frame in, verdict and frame out.
+//!
+//! What `bpf_prog_test_run_skb` (net/bpf/test_run.c) makes of its input:
+//! - The device is the context's `ifindex`, looked up in the calling thread's network namespace; 0 or
+//!   1 is the loopback device. `skb->protocol` and `skb->pkt_type` come from `eth_type_trans` with
+//!   that device, so that a frame to another MAC than the device's is `PACKET_OTHERHOST`.
+//! - A VLAN tag stays in the frame; reception would have moved it into metadata.
+//! - A context may set mark, priority, ingress_ifindex, ifindex, cb, tstamp, wire_len, gso_segs,
+//!   gso_size and hwtstamp. Every other byte has to be zero.
+//! - A frame too short for the IP header that its EtherType announces is refused: EINVAL. So is one
+//!   longer than a page less headroom and the skb's own data, 3,712 bytes on x86-64.
+//! - A redirect is a return value; nothing is sent.
+
+use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions};
+
+/// `TC_ACT_UNSPEC`: the next filter on the hook decides, in the end the bridge.
+pub(crate) const PASS: i32 = -1;
+/// `TC_ACT_REDIRECT`.
+pub(crate) const REDIRECT: i32 = 7;
+
+/// Room for the longest outer header, and more to catch a program that adds too much.
+const ROOM: usize = 256;
+
+/// Where `struct __sk_buff` (include/uapi/linux/bpf.h) has what is set here, and its length.
+const INGRESS_IFINDEX: usize = 36;
+const IFINDEX: usize = 40;
+const GSO_SIZE: usize = 176;
+const CONTEXT_LEN: usize = 192;
+
+/// What a program made of a frame.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    /// The program's return value, `TC_ACT_*`.
+    pub(crate) verdict: i32,
+    /// The frame after the run.
+    pub(crate) frame: Vec<u8>,
+}
+
+/// A frame as the program meets it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Input<'a> {
+    /// The device that received it.
+    pub(crate) ifindex: u32,
+    /// From the Ethernet header on.
+    pub(crate) frame: &'a [u8],
+    /// Payload bytes per segment of a GSO packet; 0 for a single packet.
+    pub(crate) gso_size: u32,
+}
+
+/// Runs a program once: with `repeat` above 1 its changes to the frame would accumulate.
+pub(crate) fn run(program: &SchedClassifier, input: Input<'_>) -> Result<Outcome, ProgramError> {
+    let mut context = [0; CONTEXT_LEN];
+    put(&mut context, INGRESS_IFINDEX, input.ifindex);
+    put(&mut context, IFINDEX, input.ifindex);
+    put(&mut context, GSO_SIZE, input.gso_size);
+    let mut frame = vec![0; input.frame.len() + ROOM];
+    let options = TestRunOptions {
+        data_in: Some(input.frame),
+        data_out: Some(&mut frame),
+        ctx_in: Some(&context),
+        ..TestRunOptions::new()
+    };
+    let result = program.test_run(options)?;
+    frame.truncate(result.data_size_out as usize);
+    Ok(Outcome { verdict: result.return_value.cast_signed(), frame })
+}
+
+/// Whether the kernel refuses to run a program on the frame: it ends before the IP header does that its
+/// EtherType announces.
+pub(crate) fn too_short(frame: &[u8]) -> bool {
+    let header = match frame.get(12..14) {
+        Some([0x08, 0x00]) => 20,
+        Some([0x86, 0xdd]) => 40,
+        Some(_) => 0,
+        None => return true,
+    };
+    frame.len() < 14 + header
+}
+
+fn put(context: &mut [u8], at: usize, value: u32) {
+    context[at..at + 4].copy_from_slice(&value.to_ne_bytes());
+}
