@@ -6,6 +6,7 @@
 
 pub mod bridge;
 pub mod config;
+pub mod daemon;
 pub mod datapath;
 pub mod mirror;
 pub mod rules;

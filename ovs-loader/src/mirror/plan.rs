@@ -172,10 +172,18 @@ impl Plan {
         })
     }
 
-    /// The devices that tunnel packets arrive on.
+    /// The devices that tunnel packets arrive on, with their names where they are known.
     #[must_use]
-    pub fn uplinks(&self) -> BTreeSet<IfIndex> {
-        self.entries().map(|entry| entry.index.uplink).collect()
+    pub fn uplinks(&self) -> BTreeMap<IfIndex, String> {
+        let mut uplinks = BTreeMap::<IfIndex, String>::new();
+        for tunnel in self.tunnels() {
+            let Some(entry) = &tunnel.entry else { continue };
+            let name = uplinks.entry(entry.index.uplink).or_default();
+            if let Some(path) = &tunnel.path {
+                name.clone_from(&path.uplink_name);
+            }
+        }
+        uplinks
     }
 
     /// Two tunnels that no received packet can tell apart: the kernel may, by what the fast path

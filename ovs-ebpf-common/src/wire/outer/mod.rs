@@ -35,7 +35,6 @@ const L4: usize = IP + Ipv4Hdr::LEN;
 const UDP_SOURCE: usize = L4;
 const UDP_DESTINATION: usize = L4 + 2;
 const UDP_LEN: usize = L4 + 4;
-const UDP_CHECKSUM: usize = L4 + 6;
 const VXLAN: usize = L4 + UdpHdr::LEN;
 
 /// The outer IPv4 packet's length for an inner frame, in bytes; more than 65,535 does not fit.
