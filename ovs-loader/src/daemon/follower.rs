@@ -1,0 +1,215 @@
+//! Keeps the maps in line with the host: takes up every change of the bridges, the underlay and the
+//! host's rules, plans, and applies the difference.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use ovs_ebpf_common::abi::Program;
+
+use crate::bridge::linux::LinuxBridges;
+use crate::bridge::model::{Changes, IfIndex};
+use crate::config::Accelerate;
+use crate::datapath::Datapath;
+use crate::mirror::{Applied, Facts, Plan, TunnelIds, plan};
+use crate::rules::Rules;
+use crate::underlay::Underlay;
+
+/// What of the host has changed.
+enum Event {
+    Bridges(Changes),
+    Underlay,
+    Rules,
+}
+
+/// The host's state, live.
+pub(super) struct Host {
+    pub(super) bridges: LinuxBridges,
+    pub(super) underlay: Underlay,
+    pub(super) rules: Rules,
+}
+
+impl Host {
+    /// Subscribes to everything in the calling thread's network namespace.
+    pub(super) async fn open() -> Result<Self> {
+        Ok(Self {
+            bridges: LinuxBridges::open().await.context("cannot follow the bridges")?,
+            underlay: Underlay::open().await.context("cannot follow the underlay")?,
+            rules: Rules::open().await.context("cannot follow the host's rules")?,
+        })
+    }
+
+    /// Tells the underlay and the rules which tunnels and devices matter.
+    pub(super) async fn focus(&mut self) -> Result<()> {
+        let targets = plan::targets(self.bridges.bridges());
+        self.underlay.set_targets(targets.clone()).await.context("cannot resolve the underlay")?;
+        let ports = self.bridges.bridges().values().flat_map(|bridge| bridge.ports.keys().copied());
+        let uplinks = targets.iter().filter_map(|target| match self.underlay.resolve(target)? {
+            Ok(path) => Some(path.uplink),
+            Err(unresolved) => unresolved.route.map(|route| route.uplink),
+        });
+        let devices: BTreeSet<IfIndex> = ports.chain(uplinks).collect();
+        self.rules.watch_devices(devices).context("cannot read the devices' filters")
+    }
+
+    /// Makes a plan of what is known.
+    pub(super) fn plan(
+        &self,
+        settings: &Accelerate,
+        switched_off: &BTreeSet<String>,
+        refused: &BTreeMap<(u32, IfIndex), String>,
+        ids: &mut TunnelIds,
+    ) -> Plan {
+        let facts = Facts {
+            bridges: self.bridges.bridges(),
+            resolve: &|target| self.underlay.resolve(target),
+            rules: self.rules.facts(),
+            settings,
+            switched_off,
+            refused,
+        };
+        Plan::make(&facts, ids)
+    }
+
+    async fn changed(&mut self) -> Result<Event> {
+        Ok(tokio::select! {
+            changes = self.bridges.changed() => {
+                Event::Bridges(changes.context("cannot follow the bridges")?)
+            }
+            changed = self.underlay.changed() => {
+                changed.context("cannot follow the underlay")?;
+                Event::Underlay
+            }
+            changed = self.rules.changed() => {
+                changed.context("cannot follow the host's rules")?;
+                Event::Rules
+            }
+        })
+    }
+}
+
+/// The mirror at work.
+pub(super) struct Follower {
+    pub(super) host: Host,
+    pub(super) datapath: Datapath,
+    pub(super) settings: Accelerate,
+    pub(super) plan: Plan,
+    pub(super) applied: Applied,
+    switched_off: BTreeSet<String>,
+    refused: BTreeMap<(u32, IfIndex), String>,
+    ids: TunnelIds,
+}
+
+impl Follower {
+    /// Takes over what is in the maps, and plans and applies for the first time.
+    pub(super) async fn start(
+        host: Host,
+        mut datapath: Datapath,
+        settings: Accelerate,
+    ) -> Result<Self> {
+        let applied = Applied::adopt(datapath.tables()).context("cannot read the pinned maps")?;
+        let ids = TunnelIds::adopt(applied.tunnel_ids());
+        let mut follower = Self {
+            host,
+            datapath,
+            settings,
+            plan: Plan::default(),
+            applied,
+            switched_off: BTreeSet::new(),
+            refused: BTreeMap::new(),
+            ids,
+        };
+        follower.replan().await?;
+        follower.renew_lease()?;
+        follower.datapath.remove_other_versions();
+        Ok(follower)
+    }
+
+    /// Waits for the next change of the host. Cancelling it loses nothing: it may stand in a
+    /// `select!`, with [`Self::follow`] to take up what it gives.
+    pub(super) async fn changed(&mut self) -> Result<Change> {
+        Ok(Change(self.host.changed().await?))
+    }
+
+    /// Brings the maps in line with a change.
+    pub(super) async fn follow(&mut self, change: Change) -> Result<()> {
+        match change.0 {
+            Event::Bridges(Changes { topology: false, fdb }) => {
+                let bridges = self.host.bridges.bridges();
+                self.applied
+                    .fdb_changed(self.datapath.tables(), &self.plan, bridges, &fdb)
+                    .context("cannot update the FDB map")
+            }
+            Event::Bridges(Changes { topology: true, .. }) | Event::Underlay | Event::Rules => {
+                self.replan().await
+            }
+        }
+    }
+
+    /// Reads everything again, for what was not announced, and tries again what was refused.
+    pub(super) async fn resync(&mut self) -> Result<()> {
+        self.host.bridges.resync().await.context("cannot read the bridges")?;
+        self.host.underlay.resync().await.context("cannot read the underlay")?;
+        self.refused.clear();
+        self.replan().await
+    }
+
+    /// Lets the programs forward for another lease.
+    pub(super) fn renew_lease(&mut self) -> Result<()> {
+        let lease = Duration::from_secs(u64::from(self.settings.lease_seconds));
+        self.datapath.tables().renew_lease(lease).context("cannot renew the lease")
+    }
+
+    /// Switches a bridge on or off. `false` where there is no such bridge.
+    pub(super) async fn accelerate(&mut self, bridge: &str, on: bool) -> Result<bool> {
+        if !self.host.bridges.bridges().values().any(|known| known.name == bridge) {
+            return Ok(false);
+        }
+        if on {
+            self.switched_off.remove(bridge);
+        } else {
+            self.switched_off.insert(bridge.to_owned());
+        }
+        self.replan().await?;
+        Ok(true)
+    }
+
+    async fn replan(&mut self) -> Result<()> {
+        self.host.focus().await?;
+        self.make_plan();
+        if self.attach() {
+            // What refused a program stands in the way of its bridge's traffic.
+            self.make_plan();
+        }
+        self.applied
+            .replan(self.datapath.tables(), &self.plan, self.host.bridges.bridges())
+            .context("cannot update the maps")
+    }
+
+    fn make_plan(&mut self) {
+        let Self { host, settings, switched_off, refused, ids, .. } = self;
+        self.plan = host.plan(settings, switched_off, refused, ids);
+    }
+
+    /// Attaches the programs where the plan has them. Gives whether a device newly refused.
+    fn attach(&mut self) -> bool {
+        let ports = self.plan.ports().map(|(ifindex, _, name)| (ifindex, name.to_owned()));
+        let uplinks = self.plan.uplinks();
+        let wanted = [
+            (Program::PortIngress, ports.collect::<BTreeMap<_, _>>()),
+            (Program::UplinkIngress, uplinks),
+        ];
+        let mut newly = false;
+        for (program, devices) in wanted {
+            for (ifindex, error) in self.datapath.attach(program, &devices) {
+                tracing::warn!("{} cannot be attached: {error}", devices[&ifindex]);
+                self.refused.insert((program as u32, ifindex), error);
+                newly = true;
+            }
+        }
+        newly
+    }
+}
+
+/// A change to follow.
+pub(super) struct Change(Event);
