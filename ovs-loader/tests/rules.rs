@@ -1,6 +1,8 @@
 //! The host's rules as `nft`, `ip xfrm`, `tc`, `iptables-legacy` and sysctls make them, each in a
 //! network namespace of its own: facts appear within a second and go again. Needs root.
 
+#[path = "rules/cost.rs"]
+mod cost;
 #[path = "rules/firewall.rs"]
 mod firewall;
 #[path = "rules/ip_ruleset.rs"]

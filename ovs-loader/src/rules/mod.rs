@@ -146,8 +146,8 @@ struct Source<T> {
 struct Polled {
     br_netfilter: BrNetfilter,
     legacy: Legacy,
-    /// TCX programs on egress, by device.
-    tcx: BTreeMap<IfIndex, u32>,
+    /// TCX programs on ingress and egress, by device.
+    tcx: BTreeMap<IfIndex, (u32, u32)>,
 }
 
 impl Rules {
@@ -184,8 +184,8 @@ impl Rules {
         &self.facts
     }
 
-    /// Sets the devices whose tc filters and queueing disciplines matter and reads them at once:
-    /// [`Self::facts`] has them on return.
+    /// Sets the devices whose tc filters and queueing disciplines matter. [`Self::facts`] is up to
+    /// date on return; [`Self::changed`] does not report what changed here.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -241,8 +241,9 @@ impl Rules {
     fn read_polled(&mut self) -> Result<(), Error> {
         let mut tcx = BTreeMap::new();
         for device in &self.devices {
-            let programs = tcx::egress_programs(*device).map_err(explain("TCX programs"))?;
-            if programs > 0 {
+            let count = |hook| tcx::programs(*device, hook).map_err(explain("TCX programs"));
+            let programs = (count(tcx::Hook::Ingress)?, count(tcx::Hook::Egress)?);
+            if programs != (0, 0) {
                 tcx.insert(*device, programs);
             }
         }
@@ -258,9 +259,11 @@ impl Rules {
     fn assemble(&mut self) -> bool {
         let nft = &self.nft.read;
         let mut tc = self.tc.read.clone();
-        for (device, programs) in &self.polled.tcx {
+        for (device, (ingress, egress)) in &self.polled.tcx {
             let filters = tc.entry(*device).or_default();
-            tc::add(&mut filters.egress, Some(format!("{programs} TCX program(s)")));
+            filters.ingress_tcx = *ingress;
+            let what = (*egress > 0).then(|| format!("{egress} TCX program(s)"));
+            tc::add(&mut filters.egress, what);
         }
         let legacy = &self.polled.legacy;
         let facts = HostRules {

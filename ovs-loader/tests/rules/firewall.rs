@@ -65,6 +65,7 @@ fn nft_rules_that_do_not_name_the_port_are_not_claimed() {
             "input udp dport != { 53, 4789 } drop",
             "input udp dport { 4788, 4790 } drop",
             "input udp dport { 100-200, 4790-4800 } drop",
+            "input udp dport { 100-200, 4700-4788 } drop",
             "input udp dport < 4789 drop",
             "input udp dport > 4789 drop",
             "input meta l4proto udp accept",
@@ -141,13 +142,15 @@ fn legacy_rules_that_do_not_name_the_port_are_not_claimed() {
             "INPUT -p udp ! --dport 53 -j DROP",
             "INPUT -p udp -j DROP",
             "INPUT -p udp -m multiport --sports 4789 -j DROP",
-            "INPUT -p udp -m multiport ! --dports 53,80 -j DROP",
+            "INPUT -p udp -m multiport ! --dports 53,4789 -j DROP",
             "INPUT ! -p udp -j DROP",
             "FORWARD -p udp --dport 4789 -j DROP",
         ] {
             let found = vxlan_after(&format!("iptables-legacy -w -A {rule}")).await;
             assert!(found.is_empty(), "{rule}: {found:?}");
         }
+        sh("iptables-legacy -w -A INPUT ! -p gre -j DROP");
+        assert!(fresh().await.facts().firewall_rules_naming(Encap::Gre, 0).is_empty());
     });
 }
 
