@@ -13,6 +13,8 @@ mod lab;
 mod nft_hooks;
 #[path = "rules/privileges.rs"]
 mod privileges;
+#[path = "rules/storm.rs"]
+mod storm;
 #[path = "rules/tc.rs"]
 mod tc;
 #[path = "rules/xfrm.rs"]

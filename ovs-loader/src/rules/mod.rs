@@ -35,8 +35,14 @@ use crate::bridge::model::{Encap, IfIndex};
 const POLL: Duration = Duration::from_millis(500);
 /// How long after a first notification is read, so that a burst costs one read.
 const SETTLE: Duration = Duration::from_millis(20);
-/// A host whose rules change all the time is read for at most one part in this many of the time.
-const SHARE: u32 = 20;
+/// A host whose rules change all the time is read anew after this many times as long as the last
+/// read took, at most [`MAX_REST`] later.
+const REST: u32 = 20;
+/// See [`REST`].
+const MAX_REST: Duration = Duration::from_millis(200);
+/// How many reads in a row are discarded because the rules changed meanwhile. What is then taken
+/// may be parts of several states; a notification that brings another read is pending.
+const INCONSISTENT_READS: u32 = 5;
 
 /// Why the host's rules cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -139,6 +145,8 @@ struct Source<T> {
     read: T,
     /// When to read again.
     due: Option<Instant>,
+    /// How many reads in a row were discarded.
+    discarded: u32,
 }
 
 /// What is polled.
@@ -156,7 +164,6 @@ impl Rules {
     /// # Errors
     /// Without CAP_NET_ADMIN, or where the kernel's answer is unreadable. A kernel that lacks
     /// a subsystem has no rules of that kind.
-    #[expect(clippy::unused_async, reason = "must run within a Tokio runtime")]
     pub async fn open() -> Result<Self, Error> {
         let mut poll = interval(POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -173,6 +180,10 @@ impl Rules {
         };
         rules.nft.refresh(Nft::read)?;
         rules.xfrm.refresh(Xfrm::read)?;
+        while let Some(due) = rules.due() {
+            sleep_until(due).await;
+            rules.read_due()?;
+        }
         rules.read_polled()?;
         rules.assemble();
         Ok(rules)
@@ -206,8 +217,7 @@ impl Rules {
     /// As [`Self::open`].
     pub async fn changed(&mut self) -> Result<(), Error> {
         loop {
-            let due = [self.nft.due, self.xfrm.due, self.tc.due].into_iter().flatten().min();
-            let due = due.map(|due| due.max(self.rested));
+            let due = self.due();
             tokio::select! {
                 result = self.nft.notified(), if self.nft.due.is_none() => result?,
                 result = self.xfrm.notified(), if self.xfrm.due.is_none() => result?,
@@ -223,6 +233,12 @@ impl Rules {
         }
     }
 
+    /// When the next read is due.
+    fn due(&self) -> Option<Instant> {
+        let due = [self.nft.due, self.xfrm.due, self.tc.due].into_iter().flatten().min()?;
+        Some(due.max(self.rested))
+    }
+
     fn read_due(&mut self) -> Result<(), Error> {
         let start = Instant::now();
         if self.nft.due.is_some() {
@@ -234,7 +250,7 @@ impl Rules {
         if self.tc.due.is_some() {
             self.tc.refresh(|dumper| tc::read(dumper, &self.devices))?;
         }
-        self.rested = Instant::now() + start.elapsed() * SHARE;
+        self.rested = Instant::now() + (start.elapsed() * REST).min(MAX_REST);
         Ok(())
     }
 
@@ -287,13 +303,21 @@ impl<T: Default> Source<T> {
         // The watcher first: what changes after the first read is then always notified.
         let watcher = Watcher::join(protocol, group).map_err(explain(what))?;
         let dumper = Dumper::open(protocol).map_err(explain(what))?;
-        Ok(Self { what, netlink: dumper.zip(watcher), read: T::default(), due: None })
+        Ok(Self { what, netlink: dumper.zip(watcher), read: T::default(), due: None, discarded: 0 })
     }
 
     fn refresh(&mut self, read: impl FnOnce(&mut Dumper) -> io::Result<T>) -> Result<(), Error> {
         self.due = None;
         if let Some((dumper, _)) = &mut self.netlink {
-            self.read = read(dumper).map_err(explain(self.what))?;
+            dumper.consistent = true;
+            let read = read(dumper).map_err(explain(self.what))?;
+            if dumper.consistent || self.discarded == INCONSISTENT_READS {
+                self.discarded = 0;
+                self.read = read;
+            } else {
+                self.discarded += 1;
+                self.due = Some(Instant::now() + SETTLE);
+            }
         }
         Ok(())
     }
