@@ -111,7 +111,7 @@ impl HostRules {
     }
 
     /// The rules of the host firewall that name a tunnel's UDP destination port (host byte order)
-    /// or GRE, as sentences for people. Received packets on the fast path do not pass them.
+    /// or GRE, as sentences for people. Packets on the fast path do not pass them.
     ///
     /// None is claimed that does not name it; negated and computed matches are not found.
     #[must_use]
@@ -150,7 +150,7 @@ struct Source<T> {
 }
 
 /// What is polled.
-#[derive(Default, PartialEq, Eq)]
+#[derive(Default)]
 struct Polled {
     br_netfilter: BrNetfilter,
     legacy: Legacy,

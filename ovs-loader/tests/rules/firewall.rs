@@ -1,6 +1,7 @@
 //! Rules of the host firewall that name a tunnel's port or protocol.
 
 use ovs_loader::bridge::model::Encap;
+use ovs_loader::rules::HostRules;
 
 use crate::lab::{fresh, in_namespace, sh, until};
 
@@ -193,5 +194,25 @@ fn warnings_appear_and_go() {
             })
             .await;
         }
+    });
+}
+
+#[test]
+fn a_large_legacy_table_is_followed() {
+    in_namespace(async || {
+        let mut rules = fresh().await;
+        sh("{ echo '*filter'
+              for port in $(seq 1000 1300); do echo \"-A INPUT -p udp --dport $port -j DROP\"; done
+              echo COMMIT
+            } | iptables-legacy-restore -w");
+        let names = |port| {
+            move |facts: &HostRules| !facts.firewall_rules_naming(Encap::Vxlan, port).is_empty()
+        };
+        until(&mut rules, "large table", names(1300)).await;
+        sh("iptables-legacy -w -A INPUT -p udp --dport 4789 -j DROP");
+        until(&mut rules, "one more rule", names(4789)).await;
+        sh("iptables-legacy -w -D INPUT -p udp --dport 4789 -j DROP");
+        until(&mut rules, "rule gone", |facts| !names(4789)(facts)).await;
+        assert!(names(1150)(rules.facts()));
     });
 }
