@@ -1,4 +1,7 @@
 //! The truth: the host's bridges, read live from whoever forwards for them, and changed where the
 //! operator asks for it.
 
+pub mod linux;
 pub mod model;
+mod netlink;
+pub mod provision;

@@ -119,6 +119,8 @@ pub enum FdbKind {
     Static,
     /// Learned (or `extern_learn`); ages.
     Dynamic,
+    /// Not forwarded to like the others: `locked` (seen behind a locked port, not authorised).
+    Locked,
 }
 
 /// A port of a bridge.

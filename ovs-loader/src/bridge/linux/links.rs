@@ -1,0 +1,311 @@
+//! From the kernel's links to bridges, their ports and what the ports are.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::time::Duration;
+
+use netlink_packet_core::Parseable;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    BridgePortState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, LinkAttribute,
+    LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached,
+};
+
+use super::tunnel::{self, Defaults};
+use crate::bridge::model::{
+    Bridge, BridgeKind, Bridges, Device, IfIndex, Mac, Port, StpState, VethPeer, Why,
+};
+use crate::bridge::netlink::{Refused, Requests};
+use ovs_ebpf_common::Reason;
+
+/// A dump that others keep changing is taken as it is after so many tries: each change has sent
+/// a notification, so another dump follows.
+const TRIES: usize = 4;
+
+/// Every bridge of the calling thread's network namespace, without FDBs.
+pub(super) async fn dump() -> Result<Bridges, Refused> {
+    let mut requests = Requests::open()?;
+    let links = dump_links(&mut requests).await?;
+    let mut bridges = bridges(&links, Defaults::read());
+    add_peers(&mut bridges, &links, &mut requests).await?;
+    Ok(bridges)
+}
+
+/// Every link of the socket's network namespace.
+pub(in crate::bridge) async fn dump_links(
+    requests: &mut Requests,
+) -> Result<Vec<LinkMessage>, Refused> {
+    let mut links = Vec::new();
+    for _ in 0..TRIES {
+        links.clear();
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+        let interrupted = requests
+            .dump(RouteNetlinkMessage::GetLink(message), |frame| links.extend(parse(frame.payload)))
+            .await?;
+        if !interrupted {
+            break;
+        }
+    }
+    Ok(links)
+}
+
+fn parse(payload: &[u8]) -> Option<LinkMessage> {
+    LinkMessage::parse(payload)
+        .inspect_err(|error| tracing::warn!(%error, "left out a link that cannot be decoded"))
+        .ok()
+}
+
+/// The parts of a link that matter here.
+pub(in crate::bridge) struct Link<'a> {
+    message: &'a LinkMessage,
+    pub(in crate::bridge) name: &'a str,
+    mac: Mac,
+    mtu: u32,
+    /// The bridge (or bond, or VRF) that it is a port of.
+    pub(in crate::bridge) controller: Option<IfIndex>,
+    /// `IFLA_LINK`: for a veth its peer, in the namespace of `namespace`.
+    link: Option<IfIndex>,
+    /// `IFLA_LINK_NETNSID`: where `link` lives, or a tunnel's underlay, if elsewhere.
+    namespace: Option<i32>,
+    xdp: bool,
+    kind: Option<&'a InfoKind>,
+    data: Option<&'a InfoData>,
+    port: &'a [InfoBridgePort],
+}
+
+impl<'a> Link<'a> {
+    pub(in crate::bridge) fn new(message: &'a LinkMessage) -> Self {
+        let mut link = Self {
+            message,
+            name: "",
+            mac: Mac::ZERO,
+            mtu: 0,
+            controller: None,
+            link: None,
+            namespace: None,
+            xdp: false,
+            kind: None,
+            data: None,
+            port: &[],
+        };
+        for attribute in &message.attributes {
+            match attribute {
+                LinkAttribute::IfName(name) => link.name = name,
+                LinkAttribute::Address(bytes) => {
+                    link.mac = bytes.as_slice().try_into().map_or(Mac::ZERO, Mac);
+                }
+                LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
+                LinkAttribute::Controller(index) => link.controller = Some(*index),
+                LinkAttribute::Link(index) => link.link = Some(*index),
+                LinkAttribute::LinkNetNsId(id) => link.namespace = Some(*id),
+                LinkAttribute::Xdp(xdp) => {
+                    link.xdp = xdp.iter().any(
+                        |xdp| matches!(xdp, LinkXdp::Attached(how) if *how != XdpAttached::None),
+                    );
+                }
+                LinkAttribute::LinkInfo(infos) => {
+                    for info in infos {
+                        match info {
+                            LinkInfo::Kind(kind) => link.kind = Some(kind),
+                            LinkInfo::Data(data) => link.data = Some(data),
+                            LinkInfo::PortData(InfoPortData::BridgePort(port)) => link.port = port,
+                            _ => {}
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        link
+    }
+
+    pub(in crate::bridge) fn index(&self) -> IfIndex {
+        self.message.header.index
+    }
+
+    /// Administratively up.
+    pub(in crate::bridge) fn is_up(&self) -> bool {
+        self.has(LinkFlags::Up)
+    }
+
+    pub(in crate::bridge) fn is_bridge(&self) -> bool {
+        matches!(self.data, Some(InfoData::Bridge(_)))
+    }
+
+    /// As the port of a bridge that it is or would be.
+    pub(in crate::bridge) fn port(&self) -> Port {
+        port(self, Defaults::read())
+    }
+
+    fn has(&self, flags: LinkFlags) -> bool {
+        self.message.header.flags.contains(flags)
+    }
+}
+
+/// The bridges among the links with their ports. Veth peers are still to be added.
+pub(super) fn bridges(messages: &[LinkMessage], defaults: Defaults) -> Bridges {
+    let links: Vec<_> = messages.iter().map(Link::new).collect();
+    let mut bridges: Bridges = links
+        .iter()
+        .filter_map(|link| match link.data {
+            Some(InfoData::Bridge(data)) => Some((link.index(), bridge(link, data))),
+            _ => None,
+        })
+        .collect();
+    for link in &links {
+        if let Some(bridge) = link.controller.and_then(|index| bridges.get_mut(&index)) {
+            bridge.ports.insert(link.index(), port(link, defaults));
+        }
+    }
+    bridges
+}
+
+fn bridge(link: &Link<'_>, data: &[InfoBridge]) -> Bridge {
+    let mut bridge = Bridge {
+        ifindex: link.index(),
+        name: link.name.to_owned(),
+        kind: BridgeKind::Linux,
+        mac: link.mac,
+        up: link.is_up(),
+        ageing: Duration::ZERO,
+        vlan_filtering: false,
+        nf_call: false,
+        ports: BTreeMap::new(),
+        fdb: HashMap::new(),
+    };
+    for info in data {
+        match info {
+            // In clock_t, which is 1/100 s for every user of the kernel (USER_HZ).
+            InfoBridge::AgeingTime(time) => {
+                bridge.ageing = Duration::from_millis(u64::from(*time) * 10);
+            }
+            InfoBridge::VlanFiltering(on) => bridge.vlan_filtering = *on,
+            InfoBridge::NfCallIpTables(on)
+            | InfoBridge::NfCallIp6Tables(on)
+            | InfoBridge::NfCallArpTables(on) => bridge.nf_call |= *on,
+            _ => {}
+        }
+    }
+    bridge
+}
+
+fn port(link: &Link<'_>, defaults: Defaults) -> Port {
+    let mut port = Port {
+        ifindex: link.index(),
+        name: link.name.to_owned(),
+        mac: link.mac,
+        up: link.has(LinkFlags::Up | LinkFlags::LowerUp),
+        mtu: link.mtu,
+        stp: StpState::Disabled,
+        isolated: false,
+        locked: false,
+        device: device(link, defaults),
+    };
+    for info in link.port {
+        match info {
+            InfoBridgePort::State(state) => port.stp = stp(*state),
+            InfoBridgePort::Isolated(on) => port.isolated = *on,
+            InfoBridgePort::Locked(on) => port.locked = *on,
+            _ => {}
+        }
+    }
+    port
+}
+
+fn stp(state: BridgePortState) -> StpState {
+    match state {
+        BridgePortState::Listening => StpState::Listening,
+        BridgePortState::Learning => StpState::Learning,
+        BridgePortState::Forwarding => StpState::Forwarding,
+        BridgePortState::Blocking => StpState::Blocking,
+        _ => StpState::Disabled,
+    }
+}
+
+fn device(link: &Link<'_>, defaults: Defaults) -> Device {
+    let mut tunnel = match (link.kind, link.data) {
+        (_, Some(InfoData::Vxlan(info))) => tunnel::vxlan(info, defaults),
+        (_, Some(InfoData::GreTap(info))) => tunnel::gretap(info),
+        (_, Some(InfoData::GreTap6(info))) => tunnel::ip6gretap(info),
+        (Some(InfoKind::Veth), _) => return Device::Veth(None),
+        (
+            None
+            | Some(
+                InfoKind::Tun
+                | InfoKind::Bond
+                | InfoKind::Team
+                | InfoKind::Vlan
+                | InfoKind::Dummy
+                | InfoKind::MacVlan
+                | InfoKind::Netdevsim,
+            ),
+            _,
+        ) if link.message.header.link_layer_type == LinkLayerType::Ether => {
+            return Device::Ethernet;
+        }
+        (Some(kind), _) => return Device::Other(kind.to_string()),
+        (None, _) => return Device::Other(format!("{:?}", link.message.header.link_layer_type)),
+    };
+    if let Some(id) = link.namespace {
+        tunnel.unsupported.push(Why::new(Reason::TunnelOption, format!("link-netnsid {id}")));
+    }
+    Device::Tunnel(Box::new(tunnel))
+}
+
+/// Completes the veth ports with what is known of their peers.
+async fn add_peers(
+    bridges: &mut Bridges,
+    messages: &[LinkMessage],
+    requests: &mut Requests,
+) -> Result<(), Refused> {
+    let links: HashMap<_, _> =
+        messages.iter().map(|message| (message.header.index, Link::new(message))).collect();
+    for port in bridges.values_mut().flat_map(|bridge| bridge.ports.values_mut()) {
+        let Device::Veth(peer) = &mut port.device else { continue };
+        let Some(link) = links.get(&port.ifindex) else { continue };
+        let Some(index) = link.link else { continue };
+        *peer = match link.namespace {
+            None => links.get(&index).map(|other| veth_peer(other, false)),
+            Some(namespace) => foreign_link(requests, namespace, index)
+                .await?
+                .map(|message| veth_peer(&Link::new(&message), true)),
+        };
+    }
+    Ok(())
+}
+
+fn veth_peer(link: &Link<'_>, other_namespace: bool) -> VethPeer {
+    VethPeer { mac: link.mac, other_namespace, xdp: link.xdp }
+}
+
+/// A link of another namespace, by the id that namespace has in this one. None if it is gone, or
+/// its namespace has no id here: `rtnl_getlink` then says which of the two, and both mean that
+/// nothing is known.
+async fn foreign_link(
+    requests: &mut Requests,
+    namespace: i32,
+    index: IfIndex,
+) -> Result<Option<LinkMessage>, Refused> {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes.push(LinkAttribute::IfNetnsId(namespace));
+    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    let mut found = None;
+    match requests
+        .get(RouteNetlinkMessage::GetLink(message), |frame| found = parse(frame.payload))
+        .await
+    {
+        Ok(()) => Ok(found),
+        Err(refused) if is_socket_failure(&refused.error) => Err(refused),
+        Err(refused) => {
+            tracing::debug!(namespace, index, %refused, "a veth's peer is out of sight");
+            Ok(None)
+        }
+    }
+}
+
+/// Whether the socket failed, as opposed to the kernel answering that there is no such link.
+fn is_socket_failure(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOBUFS | libc::EBADF | libc::ENOTCONN) | None)
+}

@@ -1,0 +1,245 @@
+//! Route netlink sockets: requests with their answers, and notifications.
+//!
+//! Thinner than a connection task with queues, because the truth depends on three things a queue
+//! hides: which notification was lost (`ENOBUFS`), what the kernel said about a refused request
+//! (extended acknowledgement), and that dropping a future half-way leaves nothing behind.
+
+use std::io;
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage,
+    NlasIterator,
+};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use tokio::io::{Interest, unix::AsyncFd};
+
+/// Larger than any datagram the kernel builds for these requests: it fills dumps up to 32 KiB.
+const DATAGRAM: usize = 64 * 1024;
+
+/// `NLMSGERR_ATTR_MSG`: the kernel's own words on an error.
+const NLMSGERR_ATTR_MSG: u16 = 1;
+
+/// One message of a datagram.
+pub(super) struct Frame<'a> {
+    /// `nlmsg_type`.
+    pub(super) kind: u16,
+    /// What follows the header.
+    pub(super) payload: &'a [u8],
+    flags: u16,
+    sequence: u32,
+}
+
+/// A request the kernel refused, or a socket that failed.
+#[derive(Debug)]
+pub(super) struct Refused {
+    /// The error number.
+    pub(super) error: io::Error,
+    /// The kernel's own words on it, if it had any.
+    pub(super) words: Option<String>,
+}
+
+impl From<io::Error> for Refused {
+    fn from(error: io::Error) -> Self {
+        Self { error, words: None }
+    }
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.words {
+            Some(words) => write!(f, "{words} ({})", self.error),
+            None => self.error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for Refused {}
+
+/// A socket for requests, one at a time. Meant to be opened for a job and dropped after it: a
+/// request that was given up half-way takes its unread answers with it.
+pub(super) struct Requests {
+    socket: AsyncFd<Socket>,
+    sequence: u32,
+    buffer: Vec<u8>,
+}
+
+impl Requests {
+    /// A socket in the calling thread's network namespace.
+    pub(super) fn open() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        socket.set_non_blocking(true)?;
+        socket.set_ext_ack(true)?;
+        socket.set_cap_ack(true)?;
+        Ok(Self { socket: register(socket)?, sequence: 0, buffer: Vec::with_capacity(DATAGRAM) })
+    }
+
+    /// Dumps a table. True if it changed meanwhile (`NLM_F_DUMP_INTR`), so that the answer may
+    /// lack something.
+    pub(super) async fn dump(
+        &mut self,
+        message: RouteNetlinkMessage,
+        each: impl FnMut(Frame<'_>),
+    ) -> Result<bool, Refused> {
+        self.request(message, NLM_F_DUMP, each).await
+    }
+
+    /// Asks for one object.
+    pub(super) async fn get(
+        &mut self,
+        message: RouteNetlinkMessage,
+        each: impl FnMut(Frame<'_>),
+    ) -> Result<(), Refused> {
+        self.request(message, NLM_F_ACK, each).await.map(drop)
+    }
+
+    /// Changes something. `flags` are those beside `NLM_F_REQUEST` and `NLM_F_ACK`.
+    pub(super) async fn change(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> Result<(), Refused> {
+        self.request(message, NLM_F_ACK | flags, |_| {}).await.map(drop)
+    }
+
+    async fn request(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        mut each: impl FnMut(Frame<'_>),
+    ) -> Result<bool, Refused> {
+        self.sequence += 1;
+        let mut message = NetlinkMessage::from(message);
+        message.header.flags = NLM_F_REQUEST | flags;
+        message.header.sequence_number = self.sequence;
+        message.finalize();
+        let mut bytes = vec![0; message.buffer_len()];
+        message.serialize(&mut bytes);
+        self.socket.get_ref().send_to(&bytes, &SocketAddr::new(0, 0), 0)?;
+
+        let mut interrupted = false;
+        loop {
+            let buffer = &mut self.buffer;
+            buffer.clear();
+            self.socket.async_io(Interest::READABLE, |socket| socket.recv(buffer, 0)).await?;
+            for frame in frames(&self.buffer) {
+                if frame.sequence != self.sequence {
+                    continue;
+                }
+                interrupted |= frame.flags & NLM_F_DUMP_INTR != 0;
+                match libc::c_int::from(frame.kind) {
+                    libc::NLMSG_ERROR | libc::NLMSG_DONE => {
+                        return result(frame.payload).map(|()| interrupted);
+                    }
+                    _ => each(frame),
+                }
+            }
+        }
+    }
+}
+
+/// What an `NLMSG_ERROR` or `NLMSG_DONE` says.
+fn result(payload: &[u8]) -> Result<(), Refused> {
+    let code = payload.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
+    if code >= 0 {
+        return Ok(());
+    }
+    // struct nlmsgerr: the code, the request's header (NETLINK_CAP_ACK cuts the rest), attributes.
+    let words = payload.get(4 + 16..).and_then(|attributes| {
+        NlasIterator::new(attributes)
+            .filter_map(Result::ok)
+            .find(|attribute| attribute.kind() == NLMSGERR_ATTR_MSG)
+            .map(|attribute| {
+                String::from_utf8_lossy(attribute.value()).trim_end_matches('\0').to_owned()
+            })
+    });
+    Err(Refused { error: io::Error::from_raw_os_error(-code), words })
+}
+
+/// A socket that listens to multicast groups.
+pub(super) struct Notifications {
+    socket: AsyncFd<Socket>,
+    buffer: Vec<u8>,
+}
+
+/// Whether everything was heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// Every notification so far.
+    All,
+    /// As many as asked for; more are waiting.
+    More,
+    /// The kernel had to drop some (`ENOBUFS`).
+    Overrun,
+}
+
+impl Notifications {
+    /// Listens to `groups` (`RTNLGRP_*`) with a receive buffer of `buffer` bytes, beyond
+    /// `net.core.rmem_max` too.
+    pub(super) fn open(groups: &[u32], buffer: usize) -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        socket.set_non_blocking(true)?;
+        nix::sys::socket::setsockopt(&socket, nix::sys::socket::sockopt::RcvBufForce, &buffer)?;
+        for group in groups {
+            socket.add_membership(*group)?;
+        }
+        Ok(Self { socket: register(socket)?, buffer: Vec::with_capacity(DATAGRAM) })
+    }
+
+    /// Hears the notifications of other network namespaces too, of those that have an id in this
+    /// one (`NETLINK_LISTEN_ALL_NSID`).
+    pub(super) fn listen_to_all_namespaces(&self) -> io::Result<()> {
+        self.socket.get_ref().set_listen_all_namespaces(true)
+    }
+
+    /// Waits until there is something to hear. Hears nothing yet, so it may be dropped at any time.
+    pub(super) async fn wait(&self) -> io::Result<()> {
+        self.socket.readable().await.map(|mut guard| guard.retain_ready())
+    }
+
+    /// Hears what has arrived, up to `most` datagrams, without waiting.
+    pub(super) fn hear(
+        &mut self,
+        most: usize,
+        mut each: impl FnMut(Frame<'_>),
+    ) -> io::Result<Heard> {
+        for _ in 0..most {
+            self.buffer.clear();
+            let buffer = &mut self.buffer;
+            match self.socket.try_io(Interest::READABLE, |socket| socket.recv(buffer, 0)) {
+                Ok(_) => frames(&self.buffer).for_each(&mut each),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Heard::All),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    return Ok(Heard::Overrun);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(Heard::More)
+    }
+}
+
+fn register(socket: Socket) -> io::Result<AsyncFd<Socket>> {
+    // SAFETY: the socket owns its descriptor, keeps it until it is dropped and always returns the
+    // same one; it moves into the AsyncFd and is only borrowed from there.
+    unsafe { AsyncFd::register(socket) }.map_err(|error| error.into_parts().1)
+}
+
+/// The messages of a datagram, up to the first that is cut short.
+fn frames(mut datagram: &[u8]) -> impl Iterator<Item = Frame<'_>> {
+    std::iter::from_fn(move || {
+        let message = NetlinkBuffer::new_checked(datagram).ok()?;
+        let frame = Frame {
+            kind: message.message_type(),
+            payload: message.payload(),
+            flags: message.flags(),
+            sequence: message.sequence_number(),
+        };
+        let next = (message.length() as usize).next_multiple_of(4);
+        datagram = datagram.get(next..).unwrap_or_default();
+        Some(frame)
+    })
+}
