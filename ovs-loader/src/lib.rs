@@ -4,3 +4,4 @@
 //! Data flows one way: [`bridge`] (the truth) to the mirror (the plan) to the datapath (the maps).
 
 pub mod bridge;
+pub mod config;

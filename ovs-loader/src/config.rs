@@ -1,0 +1,81 @@
+//! The configuration file: TOML, everything in it optional.
+//!
+//! Reading it changes nothing on the host. A mistake is reported with file, line, the text that is
+//! wrong and what to write instead.
+
+use std::path::Path;
+
+pub use error::Error;
+
+use crate::bridge::provision::BridgeSpec;
+
+mod error;
+mod parse;
+mod suggest;
+
+/// What the configuration file says; the default is that of a file with nothing in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// Section `[accelerate]`.
+    pub accelerate: Accelerate,
+    /// Sections `[[bridge]]`: bridges to create or complete at start.
+    pub bridges: Vec<BridgeSpec>,
+}
+
+/// Section `[accelerate]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accelerate {
+    /// Which bridges to accelerate; `None` is every one that passes the gate.
+    pub bridges: Option<Vec<String>>,
+    /// How long the programs go on without the daemon, in seconds.
+    pub lease_seconds: u32,
+    /// How often one packet per source MAC passes the bridge, in seconds.
+    pub revalidate_seconds: u16,
+    /// Capacity of the FDB map.
+    pub fdb_capacity: u32,
+    /// Accelerate although nftables has rules in the bridge family.
+    pub bypass_nft_bridge: bool,
+    /// Accelerate although nftables has netdev hooks on the devices.
+    pub bypass_nft_netdev: bool,
+    /// Accelerate although bridge netfilter hands frames to rules.
+    pub bypass_br_netfilter: bool,
+    /// Accelerate although ports have egress filters.
+    pub bypass_egress_filters: bool,
+}
+
+impl Default for Accelerate {
+    fn default() -> Self {
+        Self {
+            bridges: None,
+            lease_seconds: 30,
+            revalidate_seconds: 60,
+            fdb_capacity: 65_536,
+            bypass_nft_bridge: false,
+            bypass_nft_netdev: false,
+            bypass_br_netfilter: false,
+            bypass_egress_filters: false,
+        }
+    }
+}
+
+impl Config {
+    /// Reads a configuration file; without a path, the default.
+    ///
+    /// # Errors
+    /// The file can't be read, or says something that is wrong.
+    pub fn load(path: Option<&Path>) -> Result<Self, Error> {
+        let Some(path) = path else { return Ok(Self::default()) };
+        let file = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| Error::Unreadable { file: file.clone(), source })?;
+        Self::parse(&file, &text)
+    }
+
+    /// Parses the text of a configuration file, whose name is for messages only.
+    ///
+    /// # Errors
+    /// The first thing in it that is wrong.
+    pub fn parse(file: &str, text: &str) -> Result<Self, Error> {
+        parse::parse(text).map_err(|mistake| Error::mistake(file, text, mistake))
+    }
+}
