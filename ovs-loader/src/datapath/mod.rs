@@ -19,7 +19,7 @@ use ovs_ebpf_common::abi::{self, Program};
 
 use crate::bridge::model::IfIndex;
 use attach::Attachments;
-pub use pins::{Lock, remove_all};
+pub use pins::{Error as PinError, Lock, remove_all};
 pub use tables::{Counters, Error as TableError, Tables};
 
 /// The BPF object that `build.rs` made; empty where there was no BPF toolchain.
@@ -63,22 +63,20 @@ pub struct Datapath {
     attachments: Attachments,
     directory: std::path::PathBuf,
     // Last: released when everything else is gone.
-    _lock: Lock,
+    lock: Lock,
 }
 
 impl Datapath {
-    /// Loads the programs into `bpffs`, a directory on a BPF file system, and takes over in place
-    /// what an earlier daemon left there: maps with their contents, and attachments, whose programs
-    /// are replaced.
+    /// Loads the programs, pins them in the locked directory, and takes over in place what an earlier
+    /// daemon left there: maps with their contents, and attachments, whose programs are replaced.
     ///
     /// # Errors
     /// See [`Error`]. Nothing that was attached before is detached then.
-    pub fn open(bpffs: &Path, fdb_capacity: u32) -> Result<Self, Error> {
+    pub fn open(lock: Lock, fdb_capacity: u32) -> Result<Self, Error> {
         if OBJECT.is_empty() {
             return Err(Error::NoObject);
         }
-        let lock = Lock::take(bpffs)?;
-        let directory = pins::prepare(bpffs, fdb_capacity)?;
+        let directory = pins::prepare(lock.directory(), fdb_capacity)?;
         let mut ebpf = load(&directory, fdb_capacity)?;
         let mut attachments = Attachments::new(&directory);
         for program in Program::ALL {
@@ -89,11 +87,17 @@ impl Datapath {
             attachments.adopt(program, classifier);
         }
         let tables = Tables::take(&mut ebpf)?;
-        Ok(Self { ebpf, tables, attachments, directory, _lock: lock })
+        Ok(Self { ebpf, tables, attachments, directory, lock })
     }
 
     /// The maps.
-    pub fn tables(&mut self) -> &mut Tables {
+    #[must_use]
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// The maps, to be written.
+    pub fn tables_mut(&mut self) -> &mut Tables {
         &mut self.tables
     }
 
@@ -118,9 +122,7 @@ impl Datapath {
     /// Detaches and removes what a daemon with another ABI left. To be called when this one is
     /// attached: until then the other's programs forward.
     pub fn remove_other_versions(&self) {
-        if let Some(bpffs) = self.directory.parent() {
-            pins::remove_other_versions(bpffs);
-        }
+        pins::remove_other_versions(self.lock.directory());
     }
 
     /// Detaches everything and removes all pins.
@@ -128,7 +130,8 @@ impl Datapath {
     /// # Errors
     /// Where a pin could not be removed: all others are.
     pub fn close(self) -> Result<(), Error> {
-        Ok(pins::remove_version(&self.directory)?)
+        pins::remove_version(&self.directory)?;
+        Ok(self.lock.remove()?)
     }
 }
 
