@@ -3,5 +3,6 @@
 //!
 //! Data flows one way: [`bridge`] (the truth) to the mirror (the plan) to the datapath (the maps).
 
+pub mod api;
 pub mod bridge;
 pub mod config;
