@@ -3,40 +3,45 @@
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::thread::JoinHandle;
 
 use ovs_ebpf_common::Reason;
 use ovs_loader::api::report::{
     BridgeStatus, Fast, FdbEntry, FdbReport, Stats, Status, Traffic, Tunnel, TunnelReport, Why,
 };
-use ovs_loader::api::{Refusal, Request, ServerGuard, serve};
+use ovs_loader::api::{Refusal, Request, serve};
 use ovs_loader::bridge::model;
 use serde_json::Value;
-use tokio::runtime::Runtime;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
-/// A daemon that gives the same answers to everyone.
+/// A daemon that gives the same answers to everyone, on a thread of its own.
 struct Canned {
     directory: tempfile::TempDir,
-    _guard: ServerGuard,
-    _runtime: Runtime,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Canned {
     fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = runtime.unwrap();
-        let (sender, mut requests) = mpsc::channel(1);
-        let entered = runtime.enter();
-        let guard = serve(&directory.path().join("s"), sender).unwrap();
-        drop(entered);
-        runtime.spawn(async move {
-            while let Some(request) = requests.recv().await {
-                answer(request);
-            }
+        let path = directory.path().join("s");
+        let (stop, stopped) = oneshot::channel();
+        let (ready, is_ready) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async {
+                let (sender, requests) = mpsc::channel(1);
+                let guard = serve(&path, sender).unwrap();
+                ready.send(()).unwrap();
+                tokio::select! {
+                    () = answer_all(requests) => {}
+                    _ = stopped => {}
+                }
+                guard.shutdown().await;
+            });
         });
-        Self { directory, _guard: guard, _runtime: runtime }
+        is_ready.recv().unwrap();
+        Self { directory, stop: Some(stop), thread: Some(thread) }
     }
 
     fn run(&self, args: &[&str]) -> Output {
@@ -45,6 +50,23 @@ impl Canned {
 
     fn json(&self, args: &[&str]) -> Value {
         serde_json::from_str(&success(&self.run(args))).unwrap()
+    }
+}
+
+impl Drop for Canned {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(Err(panic)) = self.thread.take().map(JoinHandle::join)
+            && !std::thread::panicking()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+async fn answer_all(mut requests: mpsc::Receiver<Request>) {
+    while let Some(request) = requests.recv().await {
+        answer(request);
     }
 }
 
