@@ -58,7 +58,10 @@ struct Bridge {
 pub(super) fn parse(text: &str) -> Result<Config, Mistake> {
     let file: File = toml::from_str(text).map_err(|error| {
         let span = error.span().unwrap_or(0..text.len());
-        Mistake::new(span, error.message(), suggest::help(error.message()))
+        // The known names are for the help to choose from.
+        let message = error.message();
+        let problem = message.split(", expected one of").next().unwrap_or(message);
+        Mistake::new(span, problem, suggest::help(message))
     })?;
     let mut bridges: Vec<BridgeSpec> = Vec::new();
     let mut owners = HashSet::new();
