@@ -46,5 +46,5 @@ fn forward(packet: &Packet) -> Verdict {
         return encap::send(packet, destination.target, &frame, &ethernet);
     }
     fdb::fits(packet, packet.len() - EthHdr::LEN as u32, &destination)?;
-    fdb::deliver(&destination, true)
+    fdb::deliver(&destination)
 }

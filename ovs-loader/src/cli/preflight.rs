@@ -13,9 +13,8 @@ const BPFFS: &str = "/sys/fs/bpf";
 /// The kernel's own type information.
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 
-/// `bpf_redirect_peer` came with 5.10 and the Ethernet inside of `bpf_skb_adjust_room` with 5.13;
-/// 5.15 is the first long-term kernel that has both.
-const OLDEST_KERNEL: (u32, u32) = (5, 15);
+/// TCX came with 6.6.
+const OLDEST_KERNEL: (u32, u32) = (6, 6);
 
 /// The capabilities that programs, maps and netlink need, by their bit (`linux/capability.h`).
 const CAPABILITIES: [(&str, u32); 2] = [("CAP_NET_ADMIN", 12), ("CAP_BPF", 39)];
@@ -30,10 +29,7 @@ pub enum Failure {
     #[error("the kernel has no {BTF}: use a kernel built with CONFIG_DEBUG_INFO_BTF=y")]
     NoBtf,
     /// The kernel is too old.
-    #[error(
-        "kernel {0} is too old: use 5.15 or newer, for bpf_redirect_peer and Ethernet in \
-         bpf_skb_adjust_room"
-    )]
+    #[error("kernel {0} is too old: use 6.6 or newer, which can attach BPF programs by TCX links")]
     OldKernel(String),
     /// No BPF file system.
     #[error(
@@ -144,8 +140,8 @@ mod tests {
     #[test]
     fn versions_compare_as_numbers() {
         assert_eq!(kernel_version("6.1.0-18-amd64\n"), Some((6, 1)));
-        assert!(kernel_version("5.4.0-1").unwrap() < OLDEST_KERNEL);
-        assert!(kernel_version("5.15.0").unwrap() >= OLDEST_KERNEL);
+        assert!(kernel_version("6.1.0-1").unwrap() < OLDEST_KERNEL);
+        assert!(kernel_version("6.12.0").unwrap() >= OLDEST_KERNEL);
         assert_eq!(kernel_version("unknown"), None);
     }
 

@@ -6,7 +6,6 @@
 //! restarts; the next one adopts them in place.
 
 mod attach;
-mod features;
 mod pins;
 mod tables;
 
@@ -136,12 +135,8 @@ impl Datapath {
 }
 
 fn load(directory: &Path, fdb_capacity: u32) -> Result<Ebpf, Error> {
-    let decap_l3 = u8::from(features::decap_l3());
     let mut loader = EbpfLoader::new();
-    loader
-        .verifier_log_level(VerifierLogLevel::DISABLE)
-        .override_global("DECAP_L3", &decap_l3, true)
-        .map_max_entries("fdb", fdb_capacity);
+    loader.verifier_log_level(VerifierLogLevel::DISABLE).map_max_entries("fdb", fdb_capacity);
     for map in MAPS {
         loader.map_pin_path(map, directory.join(map));
     }
