@@ -56,7 +56,7 @@ impl Change {
         if result.is_err() {
             while let Some(Undo { what, message }) = self.undo.pop() {
                 if let Err(refused) = self.requests.change(message, 0).await {
-                    tracing::warn!(%refused, "cannot {what} again");
+                    tracing::warn!(%refused, "could not take a change back: {what}");
                 }
             }
         }
@@ -126,13 +126,14 @@ impl Change {
             .change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
             .await
             .map_err(|refused| Error::create(name, kind, &refused))?;
-        self.look().await?;
-        let index = self.link(name).ok_or_else(|| Error::NoInterface(name.to_owned()))?.index();
+        let mut created = LinkMessage::default();
+        created.attributes.push(LinkAttribute::IfName(name.to_owned()));
         self.undo.push(Undo {
             what: format!("delete {name}"),
-            message: RouteNetlinkMessage::DelLink(of(index)),
+            message: RouteNetlinkMessage::DelLink(created),
         });
-        Ok(index)
+        self.look().await?;
+        self.link(name).map(|link| link.index()).ok_or_else(|| Error::NoInterface(name.to_owned()))
     }
 
     /// Deletes an interface. There is no way back.
