@@ -231,15 +231,12 @@ impl Change {
         let key = spec.key.unwrap_or_default();
         let existing = match &spec.name {
             Some(name) => self.tunnel_named(name, spec)?,
-            None => match self.tunnel_port(bridge_index, |tunnel| spec.matches(tunnel)) {
-                Some(found) => Some(found),
-                None => self.tunnel_named(&format!("vxlan{key}"), spec)?,
-            },
+            None => self.tunnel_port(bridge_index, |tunnel| spec.matches(tunnel)),
         };
         let (name, index, created) = match existing {
             Some((name, index)) => (name, index, false),
             None => {
-                let name = spec.name.clone().unwrap_or_else(|| format!("vxlan{key}"));
+                let name = spec.name.clone().unwrap_or_else(|| self.vxlan_name(key));
                 check_name(&name)?;
                 let data = InfoData::Vxlan(vxlan_info(spec, key));
                 let index = self.create(&name, Kind::Vxlan, InfoKind::Vxlan, Some(data)).await?;
@@ -321,6 +318,13 @@ impl Change {
         // Before it is up, so that a full mesh never loops, not even for a moment.
         self.set_isolated(index, &name, true).await?;
         self.set_up(index, &name).await
+    }
+
+    /// `vxlan<key>`, or the first free one with a number after it.
+    fn vxlan_name(&self, key: u32) -> String {
+        let first = std::iter::once(format!("vxlan{key}"));
+        let others = (2_u32..).map(|number| format!("vxlan{key}-{number}"));
+        first.chain(others).find(|name| self.link(name).is_none()).unwrap_or_default()
     }
 
     /// The first free name.
