@@ -1,5 +1,6 @@
 //! `ovs-loader`: see `ovs-loader --help`.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -33,7 +34,11 @@ fn log_to_stderr(verbose: bool) {
         "info,netlink_proto=error"
     };
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
 }
 
 /// One line, or for the configuration the line that is wrong and what to write instead.

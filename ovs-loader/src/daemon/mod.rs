@@ -23,6 +23,8 @@ use follower::{Follower, Host};
 
 /// How often everything is read again, for what the kernel does not announce.
 const RESYNC: Duration = Duration::from_secs(30);
+/// How long after a failure everything is read again.
+const RETRY: Duration = Duration::from_secs(1);
 /// How long a predecessor may take to hand over.
 const HANDOVER: Duration = Duration::from_secs(10);
 
@@ -81,11 +83,16 @@ pub async fn run(options: RunOptions) -> Result<()> {
     let mut resync = interval(RESYNC);
     resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
     resync.reset();
+    // While the maps could not be brought in line the lease runs out: then nothing is forwarded by
+    // them.
+    let mut in_line = true;
     let end = loop {
         tokio::select! {
             // The lease first: it must not lapse under a storm of changes.
             biased;
-            _ = renewal.tick() => follower.renew_lease()?,
+            _ = renewal.tick() => if in_line {
+                follower.renew_lease()?;
+            },
             _ = terminate.recv() => break End::Down,
             _ = interrupt.recv() => break End::Down,
             Some(request) = requests.recv() => {
@@ -95,9 +102,20 @@ pub async fn run(options: RunOptions) -> Result<()> {
             }
             change = follower.changed() => {
                 let change = change?;
-                follower.follow(change).await?;
+                if let Err(error) = follower.follow(change).await {
+                    tracing::warn!("{error:#}: trying again");
+                    in_line = false;
+                    resync.reset_after(RETRY);
+                }
             }
-            _ = resync.tick() => follower.resync().await?,
+            _ = resync.tick() => match follower.resync().await {
+                Ok(()) => in_line = true,
+                Err(error) => {
+                    tracing::warn!("{error:#}: trying again");
+                    in_line = false;
+                    resync.reset_after(RETRY);
+                }
+            },
         }
     };
     sd_notify::notify(&[sd_notify::NotifyState::Stopping]).context("cannot notify systemd")?;
