@@ -29,7 +29,7 @@ async fn start(cli: Cli) -> Result<()> {
 fn log_to_stderr(verbose: bool) {
     // netlink_proto warns of every answer that a cancelled question no longer waits for.
     let default = if verbose {
-        "ovs_loader=debug,info,netlink_proto=error"
+        "ovs_loader=debug,ovs_ebpf=debug,info,netlink_proto=error"
     } else {
         "info,netlink_proto=error"
     };

@@ -20,7 +20,7 @@ use crate::{
 pub fn port_ingress(ctx: TcContext) -> i32 {
     let packet = Packet::new(&ctx);
     let len = packet.len();
-    counters::conclude(Program::PortIngress, len, forward(&packet))
+    counters::conclude(&ctx, Program::PortIngress, len, forward(&packet))
 }
 
 #[inline(always)]

@@ -20,7 +20,7 @@ use crate::{
 pub fn uplink_ingress(ctx: TcContext) -> i32 {
     let packet = Packet::new(&ctx);
     let len = packet.len();
-    counters::conclude(Program::UplinkIngress, len, forward(&packet))
+    counters::conclude(&ctx, Program::UplinkIngress, len, forward(&packet))
 }
 
 #[inline(always)]

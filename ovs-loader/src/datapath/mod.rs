@@ -6,6 +6,8 @@
 //! restarts; the next one adopts them in place.
 
 mod attach;
+#[cfg(feature = "log")]
+mod log;
 mod pins;
 mod tables;
 
@@ -77,6 +79,10 @@ impl Datapath {
         }
         let directory = pins::prepare(lock.directory(), fdb_capacity)?;
         let mut ebpf = load(&directory, fdb_capacity)?;
+        #[cfg(feature = "log")]
+        if let Err(error) = log::follow(&mut ebpf) {
+            tracing::warn!("the programs' log can't be read: {error:#}");
+        }
         let mut attachments = Attachments::new(&directory);
         for program in Program::ALL {
             let classifier = classifier(&mut ebpf, program);
