@@ -292,6 +292,8 @@ def encap_punt_vectors():
         "same_port": ("same_port", "to the station that sends", bytes(ether(dst=SENDER["mac"]) / ip() / UDP() / payload(26))),
         "ethernet_only": ("truncated", "nothing after the Ethernet header", bytes(ether(type=0x0800))),
         "ipv4_cut": ("truncated", "one byte short of an IPv4 header", udp_frame()[: 14 + 19]),
+        "ipv6_cut": ("truncated", "one byte short of an IPv6 header", tcp_frame6()[: 14 + 39]),
+        "ipv6_cut_as_ipv4": ("truncated", "an IPv6 header as long as IPv4's", tcp_frame6()[: 14 + 20]),
     }
     for name, (reason, description, frame) in after.items():
         yield {"name": name, "description": description, "tunnel": TUNNELS[0], "frame": frame.hex(), "reason": reason}
@@ -439,10 +441,10 @@ def decap_vectors():
             # What ends within the outer headers up to UDP's cannot be told from other traffic.
             reason = "not_tunnel" if len(frame) < 42 else "truncated"
             yield decap_vector(t, f"truncated_{name}", description, frame, reason=reason)
-        frame = cut(outer_frame(t, tcp_frame6()), overhead(t) + 14 + 39, t)
-        # Longer than IPv4's: it is the kernel that looks for all of it.
-        description = "one byte short of the inner IPv6 header"
-        yield decap_vector(t, "truncated_inner_ip6", description, frame, reason="decap_refused")
+        for length, wording in [(20, "as long as IPv4's"), (39, "one byte short")]:
+            frame = cut(outer_frame(t, tcp_frame6()), overhead(t) + 14 + length, t)
+            description = f"an inner IPv6 header {wording}"
+            yield decap_vector(t, f"truncated_inner_ip6_{length}", description, frame, reason="truncated")
         for vector in encap_punt_vectors():
             # What is wrong with a frame in a tunnel is what is wrong with it anywhere.
             if vector["reason"] in ("multicast", "not_ip", "vlan_tagged", "source_unknown", "destination_unknown"):

@@ -313,7 +313,10 @@ pub(crate) fn reason(name: &str) -> Reason {
 
 /// The object that the daemon embeds.
 fn object() -> &'static [u8] {
-    assert!(!OBJECT.is_empty(), "built without the BPF programs: run `cargo xtask setup`, then again");
+    assert!(
+        !OBJECT.is_empty(),
+        "built without the BPF programs: run `cargo xtask setup`, then again"
+    );
     OBJECT
 }
 
