@@ -312,7 +312,7 @@ pub(crate) fn reason(name: &str) -> Reason {
 }
 
 /// The object that the daemon embeds.
-fn object() -> &'static [u8] {
+pub(crate) fn object() -> &'static [u8] {
     assert!(
         !OBJECT.is_empty(),
         "built without the BPF programs: run `cargo xtask setup`, then again"
