@@ -56,9 +56,13 @@ fn a_checksum_of_scapy_s_that_is_wrong_does_not_hold() {
 }
 
 #[test]
-fn the_extremes_of_the_sum_are_folded_right() {
+fn every_sum_that_ten_words_can_have_is_folded_right() {
+    for sum in 0..=10 * 0xffff_u32 {
+        // Ones' complement arithmetic is modulo 65,535, with 65,535 for every multiple but zero.
+        let folded = if sum == 0 { 0 } else { (sum - 1) % 0xffff + 1 };
+        assert_eq!(ipv4::checksum(sum), !(folded as u16), "{sum}");
+    }
     for header in [[0; 20], [0xff; 20]] {
-        assert_eq!(ipv4::checksum(ipv4::sum(&header)), reference(&header));
         assert_eq!(ipv4::checksum_holds(&header), reference(&header) == 0);
     }
 }
