@@ -31,7 +31,7 @@ fn forward(packet: &Packet) -> Verdict {
     if packet.has_vlan_tag() {
         return Err(Reason::VlanTagged);
     }
-    let frame = frame::parse(&head)?;
+    let frame = frame::parse(&head, packet.len())?;
     let mut ethernet = [0; EthHdr::LEN];
     ethernet.copy_from_slice(&head[..EthHdr::LEN]);
 

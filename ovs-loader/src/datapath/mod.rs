@@ -23,8 +23,9 @@ use attach::Attachments;
 pub use pins::{Error as PinError, Lock, remove_all};
 pub use tables::{Counters, Error as TableError, Tables};
 
-/// The BPF object that `build.rs` made; empty where there was no BPF toolchain.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ovs-ebpf.o"));
+/// The programs and maps as a BPF object file, built for the host's byte order and aligned for its
+/// headers; empty where there was no BPF toolchain to build it.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ovs-ebpf.o"));
 
 /// The maps of the object, each pinned under its name.
 const MAPS: [&str; 7] =
