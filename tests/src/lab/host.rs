@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 
 use super::{Encap, KEY, Namespace, registry};
 
@@ -90,15 +90,16 @@ impl Host {
         self.ip("link add br-ex up type bridge\n")?;
         let local = self.underlay();
         let remotes: Vec<&Ipv4Addr> = underlays.iter().filter(|other| **other != local).collect();
-        match encap {
-            Encap::Vxlan => self.add_vxlan(local, &remotes).context(
-                "this kernel can't make a vxlan port: it lacks the module vxlan (CONFIG_VXLAN)",
-            ),
-            Encap::Gre => self.add_gretap(local, &remotes).context(
-                "this kernel can't make a gretap port: it lacks the module ip_gre \
-                 (CONFIG_NET_IPGRE); use VXLAN here",
-            ),
-        }
+        let (added, module) = match encap {
+            Encap::Vxlan => (self.add_vxlan(local, &remotes), "vxlan"),
+            Encap::Gre => (self.add_gretap(local, &remotes), "ip_gre"),
+        };
+        added.map_err(|error| match error.to_string() {
+            said if said.contains("Unknown device type") => {
+                anyhow!("this kernel can't make the tunnel's port: it lacks the module {module}")
+            }
+            _ => error.context("cannot make the tunnel's port"),
+        })
     }
 
     fn add_vxlan(&self, local: Ipv4Addr, remotes: &[&Ipv4Addr]) -> Result<()> {

@@ -17,7 +17,7 @@ use nix::{
 };
 use serde_json::Value;
 
-use super::{Host, Namespace};
+use super::{FastPackets, Host, Namespace};
 
 /// How long a daemon may take to answer or to end.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -28,6 +28,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// Its pins stay until the lab is removed, so that another daemon on the host can adopt them.
 #[derive(Debug)]
 pub struct Loader {
+    binary: PathBuf,
     namespace: Namespace,
     socket: PathBuf,
     bpffs: PathBuf,
@@ -58,13 +59,25 @@ impl Loader {
         Ok(loader)
     }
 
-    /// Starts the daemon and does not wait. Of an argument that is given here the default is left
+    /// Starts the [`binary`] and does not wait. Of an argument that is given here the default is left
     /// out: `--socket`, `--bpffs`.
     ///
     /// # Errors
     /// When it can't be started.
     pub fn spawn(host: &Host, configuration: Option<&str>, arguments: &[&str]) -> Result<Self> {
-        let binary = binary()?;
+        Self::spawn_binary(binary()?, host, configuration, arguments)
+    }
+
+    /// [`spawn`](Self::spawn) with a certain build of `ovs-loader`.
+    ///
+    /// # Errors
+    /// When it can't be started.
+    pub fn spawn_binary(
+        binary: PathBuf,
+        host: &Host,
+        configuration: Option<&str>,
+        arguments: &[&str],
+    ) -> Result<Self> {
         let directory = host.files();
         fs::create_dir_all(&directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
@@ -93,6 +106,7 @@ impl Loader {
         command.stdout(output.try_clone()?).stderr(output).stdin(Stdio::null());
         let child = command.spawn().context("cannot start nsenter")?;
         Ok(Self {
+            binary,
             namespace: (**host).clone(),
             socket: socket.unwrap_or_else(|| directory.join("control.sock")),
             bpffs: bpffs.unwrap_or_else(|| host.bpffs()),
@@ -148,8 +162,7 @@ impl Loader {
     /// # Errors
     /// With all that it printed, when it fails.
     pub fn cli(&self, arguments: &[&str]) -> Result<String> {
-        let binary = binary()?;
-        let (binary, socket) = (binary.to_string_lossy(), self.socket.to_string_lossy());
+        let (binary, socket) = (self.binary.to_string_lossy(), self.socket.to_string_lossy());
         let bpffs = self.bpffs.to_string_lossy();
         let command = [&binary, "--socket", &socket, "--bpffs", &bpffs];
         self.namespace.try_exec(&[&command[..], arguments].concat())
@@ -193,18 +206,12 @@ impl Loader {
         self.json(&["tunnel", "show"])
     }
 
-    /// Packets that the fast path has forwarded so far, by both of its programs.
+    /// The host's packets by the path they took.
     ///
     /// # Errors
     /// When the daemon does not answer, or without these counters.
     pub fn fast_packets(&self) -> Result<FastPackets> {
-        let stats = self.stats()?;
-        let packets = |program: &str| {
-            stats["fast"][program]["packets"]
-                .as_u64()
-                .with_context(|| format!("no fast.{program}.packets in {stats}"))
-        };
-        Ok(FastPackets { sent: packets("port_ingress")?, received: packets("uplink_ingress")? })
+        FastPackets::read(&self.stats()?)
     }
 
     /// `ovs-loader accelerate BRIDGE on|off`.
@@ -293,15 +300,6 @@ impl Drop for Loader {
             let _ = self.child.wait();
         }
     }
-}
-
-/// Packets forwarded by the fast path of one host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FastPackets {
-    /// From its containers: program `port_ingress`.
-    pub sent: u64,
-    /// To its containers: program `uplink_ingress`.
-    pub received: u64,
 }
 
 /// The `ovs-loader` to run: `$OVS_LOADER`, else the one that was built with the running program.

@@ -10,6 +10,7 @@
 //! next process that makes a lab if this one was killed. Labs need root.
 
 pub mod counters;
+mod fast_packets;
 mod host;
 mod loader;
 mod namespace;
@@ -22,8 +23,9 @@ use std::net::Ipv4Addr;
 use anyhow::{Context as _, Result};
 
 pub use self::{
+    fast_packets::FastPackets,
     host::{Container, Host},
-    loader::{FastPackets, Loader, binary},
+    loader::{Loader, binary},
     namespace::Namespace,
     registry::remove_kept,
     wait::wait_until,
