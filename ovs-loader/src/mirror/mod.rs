@@ -8,9 +8,13 @@ pub mod apply;
 pub mod entry;
 mod gate;
 mod ids;
+mod maps;
 pub mod plan;
+mod tunnel;
 
-pub use apply::{Applied, MapWriter};
+pub use apply::Applied;
 pub use gate::Facts;
 pub use ids::TunnelIds;
+pub use maps::{MapReader, MapWriter};
 pub use plan::{BridgePlan, Plan, PortPlan, TunnelPlan};
+pub use tunnel::targets;
