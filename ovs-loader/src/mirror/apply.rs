@@ -22,6 +22,8 @@ pub struct Applied {
     fdb: HashMap<FdbKey, FdbValue>,
     vxlan_ports: [[u8; 2]; VXLAN_PORTS],
     refused: BTreeSet<FdbKey>,
+    /// The last call did all it had to.
+    settled: bool,
 }
 
 impl Applied {
@@ -42,6 +44,7 @@ impl Applied {
             fdb: maps.fdb()?.into_iter().map(|(key, value)| (key, comparable(value))).collect(),
             vxlan_ports: maps.vxlan_ports()?,
             refused: BTreeSet::new(),
+            settled: false,
         })
     }
 
@@ -68,13 +71,14 @@ impl Applied {
     /// is being changed; then comes what is new, from the tunnels up.
     ///
     /// # Errors
-    /// The first write that fails: what is done is noted, and the next call goes on from there.
+    /// The first write that fails: what is done is noted, and the next call of any kind does the rest.
     pub fn replan<W: MapWriter>(
         &mut self,
         maps: &mut W,
         plan: &Plan,
         bridges: &Bridges,
     ) -> Result<(), W::Error> {
+        self.settled = false;
         let mut fdb: HashMap<FdbKey, FdbValue> = HashMap::new();
         for bridge in bridges.values() {
             for (key, entry) in &bridge.fdb {
@@ -152,14 +156,14 @@ impl Applied {
                 self.refused.insert(key);
             }
         }
+        self.settled = true;
         Ok(())
     }
 
     /// Brings single FDB entries in line, under an unchanged plan that [serves](Plan::serves) them.
     ///
     /// # Errors
-    /// The first write that fails. What was not done is done by the same call, or by
-    /// [`Self::replan`].
+    /// As [`Self::replan`].
     pub fn fdb_changed<W: MapWriter>(
         &mut self,
         maps: &mut W,
@@ -167,6 +171,9 @@ impl Applied {
         bridges: &Bridges,
         changes: &[(IfIndex, model::FdbKey)],
     ) -> Result<(), W::Error> {
+        if !std::mem::take(&mut self.settled) {
+            return self.replan(maps, plan, bridges);
+        }
         let mut room = false;
         for (ifindex, key) in changes {
             let map_key = FdbKey { bridge: *ifindex, vlan: key.vlan, mac: key.mac.0 };
@@ -182,6 +189,7 @@ impl Applied {
         if room {
             self.retry_refused(maps, plan, bridges)?;
         }
+        self.settled = true;
         Ok(())
     }
 

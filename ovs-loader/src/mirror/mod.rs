@@ -10,6 +10,8 @@ mod gate;
 mod ids;
 mod maps;
 pub mod plan;
+#[cfg(test)]
+mod tests;
 mod tunnel;
 
 pub use apply::Applied;
