@@ -106,6 +106,9 @@ fn empty_bridge(ifindex: IfIndex, name: &str) -> Bridge {
     }
 }
 
+/// A change of the host.
+type Fact = fn(&mut Host);
+
 /// Everything a plan is made from, to be changed at will.
 #[derive(Clone)]
 struct Host {

@@ -41,7 +41,10 @@ fn standing(host: &Host) -> BTreeMap<&'static str, Vec<Reason>> {
 }
 
 /// A fact, the reason it is, and what it stands against.
-type Case = (Reason, Vec<&'static str>, fn(&mut Host));
+type Case = (Reason, Vec<&'static str>, Fact);
+
+/// What makes it no reason.
+type Setting = fn(&mut Accelerate);
 
 fn tc(host: &mut Host, ifindex: IfIndex, change: fn(&mut TcFilters)) {
     change(host.rules.tc.entry(ifindex).or_default());
@@ -118,17 +121,17 @@ fn cases() -> Vec<Case> {
         (PortKind, veth.clone(), |h| h.port(VETH).device = Device::Other("can".to_owned())),
         (EgressFilter, veth.clone(), |h| tc(h, VETH, |tc| tc.egress = Some("filter".to_owned()))),
         (EgressFilter, tunnel.clone(), |h| {
-            tc(h, VXLAN, |tc| tc.egress = Some("filter".to_owned()))
+            tc(h, VXLAN, |tc| tc.egress = Some("filter".to_owned()));
         }),
         (EgressFilter, tunnel.clone(), |h| {
-            tc(h, VXLAN, |tc| tc.qdisc = Some("qdisc tbf".to_owned()))
+            tc(h, VXLAN, |tc| tc.qdisc = Some("qdisc tbf".to_owned()));
         }),
         (IngressFilter, veth.clone(), |h| {
-            tc(h, VETH, |tc| tc.ingress_classic = Some("u32".to_owned()))
+            tc(h, VETH, |tc| tc.ingress_classic = Some("u32".to_owned()));
         }),
         (IngressFilter, tunnel.clone(), |h| tc(h, VXLAN, |tc| tc.ingress_tcx = 1)),
         (IngressFilter, ways.clone(), |h| {
-            tc(h, UPLINK, |tc| tc.ingress_classic = Some("u32".to_owned()))
+            tc(h, UPLINK, |tc| tc.ingress_classic = Some("u32".to_owned()));
         }),
         (NftNetdev, veth.clone(), |h| {
             h.rules.nft_netdev.insert("veth-*".to_owned(), "table netdev t".to_owned());
@@ -205,7 +208,7 @@ fn every_reason_of_the_configuration_has_a_case() {
 
 #[test]
 fn what_a_setting_allows_is_bypassed() {
-    let cases: [(fn(&mut Host), fn(&mut Accelerate)); 6] = [
+    let cases: [(Fact, Setting); 6] = [
         (|h| h.rules.nft_bridge = Some(String::new()), |s| s.bypass_nft_bridge = true),
         (
             |h| {

@@ -46,7 +46,7 @@ fn a_local_station_is_at_its_port_with_the_ports_mtu() {
 
 #[test]
 fn only_a_peer_with_that_mac_elsewhere_and_nothing_on_the_way_is_handed_frames_at_once() {
-    let cases: [(&str, fn(&mut Host), bool); 8] = [
+    let cases: [(&str, Fact, bool); 8] = [
         ("plain", |_| {}, true),
         ("another MAC", |h| peer(h).mac = WIRED, false),
         ("this namespace", |h| peer(h).other_namespace = false, false),
@@ -159,10 +159,12 @@ fn gre_keys_may_differ_by_direction_or_be_absent() {
     }
 }
 
+type Options = fn(&mut Tunnel);
+
 #[test]
 fn a_tunnels_options_become_flags_and_values() {
     use TunnelFlags as F;
-    let cases: [(fn(&mut Tunnel), u8, u8, u8); 5] = [
+    let cases: [(Options, u8, u8, u8); 5] = [
         (|_| {}, F::READY | F::NEEDS_ID, 0, 64),
         (|t| t.df = true, F::READY, 0, 64),
         (|t| t.tos = Some(0xff), F::READY | F::NEEDS_ID, 0xfc, 64),
