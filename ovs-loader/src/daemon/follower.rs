@@ -11,7 +11,7 @@ use crate::bridge::linux::LinuxBridges;
 use crate::bridge::model::{Changes, IfIndex};
 use crate::config::Accelerate;
 use crate::datapath::Datapath;
-use crate::mirror::{Applied, Facts, Plan, TunnelIds, plan};
+use crate::mirror::{Applied, Facts, Plan, TunnelIds, targets};
 use crate::rules::Rules;
 use crate::underlay::Underlay;
 
@@ -50,7 +50,7 @@ impl Host {
 
     /// Tells the underlay and the rules which tunnels and devices matter.
     pub(super) async fn focus(&mut self) -> Result<()> {
-        let targets = plan::targets(self.bridges.bridges());
+        let targets = targets(self.bridges.bridges());
         self.underlay.set_targets(targets.clone()).await.context("cannot resolve the underlay")?;
         let ports = self.bridges.bridges().values().flat_map(|bridge| bridge.ports.keys().copied());
         let uplinks = targets.iter().filter_map(|target| match self.underlay.resolve(target)? {
@@ -150,6 +150,9 @@ impl Follower {
             Event::Bridges(Changes { topology: false, fdb }) if self.in_line => {
                 self.in_line = false;
                 let bridges = self.host.bridges.bridges();
+                if !self.plan.serves(bridges, &fdb) {
+                    return self.replan().await;
+                }
                 self.applied
                     .fdb_changed(self.datapath.tables_mut(), &self.plan, bridges, &fdb)
                     .context("cannot update the FDB map")?;
