@@ -266,10 +266,16 @@ fn plan_port(
     PortPlan {
         name: port.name.clone(),
         why,
-        flags: if port.isolated { FdbFlags::ISOLATED } else { 0 },
+        flags: port_flags(port),
         mtu: port.mtu,
         revalidate_seconds: gate::revalidate_seconds(facts.settings, ageing).unwrap_or(1),
         peer,
         tunnels,
     }
+}
+
+fn port_flags(port: &Port) -> u16 {
+    let isolated = if port.isolated { FdbFlags::ISOLATED } else { 0 };
+    let hardware = if port.device == Device::Ethernet { FdbFlags::HARDWARE } else { 0 };
+    isolated | hardware
 }

@@ -183,7 +183,6 @@ fn tunnel_value(
 ) -> TunnelValue {
     let kind = kind(tunnel, tunnel.key_out);
     let mut value = TunnelValue {
-        kind: kind as u8,
         tos: tunnel.tos.unwrap_or(0) & !ecn::MASK,
         ttl: tunnel.ttl.unwrap_or(0),
         source_port_min: tunnel.source_ports.0,
@@ -215,7 +214,8 @@ fn tunnel_value(
         checksum_seed,
         uplink: path.uplink,
         mtu: path.mtu.saturating_sub(overhead).min(device_mtu),
-        reserved: 0,
+        kind: kind as u8,
+        reserved: [0; 3],
     };
     value
 }

@@ -66,7 +66,7 @@ fn a_station_that_moves_from_a_port_to_the_tunnel_of_the_same_number_is_followed
     let mut maps = Maps::new(100);
     let (_, mut applied) = apply(&host, &mut maps);
     let wired = ovs_ebpf_common::abi::FdbKey { bridge: BRIDGE, vlan: 0, mac: WIRED.0 };
-    assert_eq!(maps.contents.fdb[&wired].flags, 0);
+    assert_eq!(maps.contents.fdb[&wired].flags & FdbFlags::TUNNEL, 0);
     for port in [VXLAN, 1] {
         host.bridge().fdb.get_mut(&key(WIRED)).unwrap().port = port;
         let plan = host.plan();
