@@ -24,7 +24,7 @@ fn main() -> Result<()> {
             let options = Options {
                 arch: variable("CARGO_CFG_TARGET_ARCH")?,
                 big_endian: variable("CARGO_CFG_TARGET_ENDIAN")? == "big",
-                log: false,
+                log: env::var_os("CARGO_FEATURE_LOG").is_some(),
             };
             let built = ebpf::build(&toolchain, &options, |_| ())?;
             fs::copy(&built.path, &object).with_context(|| {

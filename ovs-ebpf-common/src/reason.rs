@@ -170,6 +170,8 @@ reasons! {
     PortNotAccelerated = 125, "port_not_accelerated";
     /// a BPF map is full (accelerate.fdb_capacity)
     Capacity = 126, "capacity";
+    /// a station behind a locked port that is not authorised (802.1X)
+    FdbLocked = 127, "fdb_locked";
 }
 
 impl Reason {

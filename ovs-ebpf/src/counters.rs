@@ -1,6 +1,6 @@
 //! What each packet counts under, and how a verdict leaves the program.
 
-use aya_ebpf::bindings::TC_ACT_UNSPEC;
+use aya_ebpf::{bindings::TC_ACT_UNSPEC, programs::TcContext};
 use ovs_ebpf_common::{
     PACKET_REASONS, Reason,
     abi::{Program, TunnelCounters},
@@ -14,7 +14,11 @@ pub type Verdict = Result<i32, Reason>;
 /// Counts the verdict on a packet of `len` bytes and gives the TC action for it.
 #[inline(always)]
 #[must_use]
-pub fn conclude(program: Program, len: u32, verdict: Verdict) -> i32 {
+pub fn conclude(ctx: &TcContext, program: Program, len: u32, verdict: Verdict) -> i32 {
+    #[cfg(feature = "log")]
+    log(ctx, program, len, verdict);
+    #[cfg(not(feature = "log"))]
+    let _ = ctx;
     let counters = COUNTERS.get_ptr_mut(program as u32);
     match verdict {
         Ok(action) => {
@@ -41,4 +45,20 @@ pub fn conclude(program: Program, len: u32, verdict: Verdict) -> i32 {
 pub fn of_tunnel(id: u32) -> Option<&'static mut TunnelCounters> {
     // SAFETY: this CPU's own element, as above.
     TUNNEL_COUNTERS.get_ptr_mut(id).map(|counters| unsafe { &mut *counters })
+}
+
+#[cfg(feature = "log")]
+#[inline(always)]
+fn log(ctx: &TcContext, program: Program, len: u32, verdict: Verdict) {
+    // Codes, not names: a look-up of names would be a table in the program.
+    match verdict {
+        Ok(_) => aya_log_ebpf::debug!(ctx, "program {}: {} bytes forwarded", program as u32, len),
+        Err(reason) => aya_log_ebpf::debug!(
+            ctx,
+            "program {}: {} bytes left to the bridge, reason {}",
+            program as u32,
+            len,
+            reason as u8
+        ),
+    }
 }

@@ -20,11 +20,6 @@ use crate::{
     packet::{Ethernet, Packet},
 };
 
-/// Whether the kernel knows `BPF_F_ADJ_ROOM_DECAP_L3_*` (6.3); set at load, so that the verifier
-/// removes the branch.
-#[unsafe(no_mangle)]
-static DECAP_L3: u8 = 1;
-
 /// A tunnel packet with acceptable outer headers.
 pub struct Tunnelled {
     /// VXLAN or GRE.
@@ -73,16 +68,14 @@ pub fn deliver(
     ethernet: &Ethernet,
     station: &Station,
 ) -> Verdict {
-    let (protocol_flag, peer) = match network {
-        Network::Ipv4 => (0, true),
-        // The outer family was IPv4. Where the kernel can't be told so, the frame leaves by the
-        // port's device, which reads the EtherType anew; the other end would not.
-        Network::Ipv6 if decap_l3() => (BPF_F_ADJ_ROOM_DECAP_L3_IPV6, true),
-        Network::Ipv6 => (0, false),
+    // `bpf_redirect_peer` reads no EtherType: the kernel has to be told of another family.
+    let family = match network {
+        Network::Ipv4 => 0,
+        Network::Ipv6 => BPF_F_ADJ_ROOM_DECAP_L3_IPV6,
     };
     // What goes is everything between the outer Ethernet header, which the inner one replaces, and
     // the inner packet: the outer IP header up to and with the inner Ethernet header.
-    let flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET | protocol_flag;
+    let flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET | family;
     packet
         .resize(-(kind.header_len() as i32), u64::from(flags))
         .map_err(|()| Reason::DecapRefused)?;
@@ -95,12 +88,5 @@ pub fn deliver(
         // in the kernel's UDP tunnels).
         packet.csum_level(BPF_CSUM_LEVEL_DEC);
     }
-    fdb::deliver(station, peer)
-}
-
-#[inline(always)]
-fn decap_l3() -> bool {
-    // SAFETY: a static of this program's read-only data; volatile, since the loader sets it after
-    // the compiler saw its initial value.
-    unsafe { (&raw const DECAP_L3).read_volatile() != 0 }
+    fdb::deliver(station)
 }

@@ -90,13 +90,13 @@ pub fn fits(packet: &Packet, len: u32, station: &Station) -> Result<(), Reason> 
     Ok(())
 }
 
-/// Hands the frame to a local port: to the other end of a veth at once where `peer` allows it and
-/// that end owns the MAC, else out of the port's device.
+/// Hands the frame to a local port: to the other end of a veth at once where that owns the MAC, else
+/// out of the port's device.
 #[inline(always)]
-pub fn deliver(station: &Station, peer: bool) -> Verdict {
+pub fn deliver(station: &Station) -> Verdict {
     // SAFETY: helpers that note the target for the kernel to act on after the program.
     Ok(unsafe {
-        if peer && station.flags & FdbFlags::PEER != 0 {
+        if station.flags & FdbFlags::PEER != 0 {
             bpf_redirect_peer(station.target, 0)
         } else {
             bpf_redirect(station.target, 0)

@@ -1,4 +1,26 @@
-//! The configuration file.
+//! The configuration file: TOML, everything in it optional.
+//!
+//! Reading it changes nothing on the host. A mistake is reported with file, line, the text that is
+//! wrong and what to write instead.
+
+use std::path::Path;
+
+pub use error::Error;
+
+use crate::bridge::provision::BridgeSpec;
+
+mod error;
+mod parse;
+mod suggest;
+
+/// What the configuration file says; the default is that of a file with nothing in it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Config {
+    /// Section `[accelerate]`.
+    pub accelerate: Accelerate,
+    /// Sections `[[bridge]]`: bridges to create or complete at start.
+    pub bridges: Vec<BridgeSpec>,
+}
 
 /// Section `[accelerate]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,5 +55,27 @@ impl Default for Accelerate {
             bypass_br_netfilter: false,
             bypass_egress_filters: false,
         }
+    }
+}
+
+impl Config {
+    /// Reads a configuration file; without a path, the default.
+    ///
+    /// # Errors
+    /// The file can't be read, or says something that is wrong.
+    pub fn load(path: Option<&Path>) -> Result<Self, Error> {
+        let Some(path) = path else { return Ok(Self::default()) };
+        let file = path.display().to_string();
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| Error::Unreadable { file: file.clone(), source })?;
+        Self::parse(&file, &text)
+    }
+
+    /// Parses the text of a configuration file, whose name is for messages only.
+    ///
+    /// # Errors
+    /// The first thing in it that is wrong.
+    pub fn parse(file: &str, text: &str) -> Result<Self, Error> {
+        parse::parse(text).map_err(|mistake| Error::mistake(file, text, mistake))
     }
 }

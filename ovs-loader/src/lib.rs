@@ -4,7 +4,9 @@
 //! Data flows one way: [`bridge`] (the truth), with what [`underlay`] and [`rules`] say of the host,
 //! to [`mirror`] (the plan) to [`datapath`] (the maps).
 
+pub mod api;
 pub mod bridge;
+pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod datapath;

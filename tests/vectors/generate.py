@@ -292,6 +292,8 @@ def encap_punt_vectors():
         "same_port": ("same_port", "to the station that sends", bytes(ether(dst=SENDER["mac"]) / ip() / UDP() / payload(26))),
         "ethernet_only": ("truncated", "nothing after the Ethernet header", bytes(ether(type=0x0800))),
         "ipv4_cut": ("truncated", "one byte short of an IPv4 header", udp_frame()[: 14 + 19]),
+        "ipv6_cut": ("truncated", "one byte short of an IPv6 header", tcp_frame6()[: 14 + 39]),
+        "ipv6_cut_as_ipv4": ("truncated", "an IPv6 header as long as IPv4's", tcp_frame6()[: 14 + 20]),
     }
     for name, (reason, description, frame) in after.items():
         yield {"name": name, "description": description, "tunnel": TUNNELS[0], "frame": frame.hex(), "reason": reason}
@@ -372,9 +374,6 @@ def vxlan_changes(t):
     yield "from_port", "not_tunnel", "the port as source only", outer_frame(t, inner, udp={"sport": 4789, "dport": 54321})
     yield "udp_length_less", "outer_malformed", "a UDP length one byte short", outer_frame(t, inner, udp={"len": udp_length - 1})
     yield "udp_length_more", "outer_malformed", "a UDP length beyond the packet", outer_frame(t, inner, udp={"len": udp_length + 1})
-    # Nobody but the kernel verifies it.
-    yield "udp_checksum", "outer_malformed", "a UDP checksum", outer_frame(t, inner, udp={"chksum": None})
-    yield "udp_checksum_wrong", "outer_malformed", "a wrong UDP checksum", outer_frame(t, inner, udp={"chksum": 0xBAD1})
     yield "vni_less_1", "tunnel_unknown", "a VNI that differs in its lowest bit", outer_frame(t, inner, vni=t["key"] ^ 1)
     yield "vni_high", "tunnel_unknown", "a VNI that differs in its highest bit", outer_frame(t, inner, vni=t["key"] ^ 0x800000)
     yield "no_vni_flag", "tunnel_flags", "the I flag clear", with_bytes(good, 42, b"\x00")
@@ -442,10 +441,10 @@ def decap_vectors():
             # What ends within the outer headers up to UDP's cannot be told from other traffic.
             reason = "not_tunnel" if len(frame) < 42 else "truncated"
             yield decap_vector(t, f"truncated_{name}", description, frame, reason=reason)
-        frame = cut(outer_frame(t, tcp_frame6()), overhead(t) + 14 + 39, t)
-        # Longer than IPv4's: it is the kernel that looks for all of it.
-        description = "one byte short of the inner IPv6 header"
-        yield decap_vector(t, "truncated_inner_ip6", description, frame, reason="decap_refused")
+        for length, wording in [(20, "as long as IPv4's"), (39, "one byte short")]:
+            frame = cut(outer_frame(t, tcp_frame6()), overhead(t) + 14 + length, t)
+            description = f"an inner IPv6 header {wording}"
+            yield decap_vector(t, f"truncated_inner_ip6_{length}", description, frame, reason="truncated")
         for vector in encap_punt_vectors():
             # What is wrong with a frame in a tunnel is what is wrong with it anywhere.
             if vector["reason"] in ("multicast", "not_ip", "vlan_tagged", "source_unknown", "destination_unknown"):
@@ -463,6 +462,15 @@ def decap_vectors():
                         frame,
                         **({"inner": inner} if kept else {"reason": "ecn_mark"}),
                     )
+        if t["kind"] == "vxlan":
+            # RFC 7348, section 4.1: a receiver may do without verifying it.
+            checksums = [("", "a right", None), ("_wrong", "a wrong", 0xBAD1), ("_ones", "an all-ones", 0xFFFF)]
+            for name, wording, checksum in checksums:
+                for version, inner in [(4, udp_frame()), (6, tcp_frame6())]:
+                    frame = outer_frame(t, inner, udp={"chksum": checksum})
+                    assert frame[40:42] != bytes(2)
+                    description = f"{wording} UDP checksum over an IPv{version} packet"
+                    yield decap_vector(t, f"udp_checksum{name}_ipv{version}", description, frame, inner=inner)
         yield decap_vector(t, "ttl_1", "an outer TTL of 1 is still for us", outer_frame(t, udp_frame(), {"ttl": 1}), inner=udp_frame())
         yield decap_vector(t, "dscp", "an outer DSCP stays outside", outer_frame(t, udp_frame(), {"tos": 0xB8}), inner=udp_frame())
         yield decap_vector(t, "no_df", "Don't Fragment clear, with an id", outer_frame(t, udp_frame(), {"flags": 0, "id": 0xABCD}), inner=udp_frame())

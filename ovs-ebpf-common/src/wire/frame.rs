@@ -1,12 +1,17 @@
 //! The overlay's Ethernet frame: as much of it as forwarding needs.
 
-use network_types::eth::EthHdr;
+use network_types::{
+    eth::EthHdr,
+    ip::{Ipv4Hdr, Ipv6Hdr},
+};
 
 use crate::Reason;
 
-/// Bytes that a frame must have for the fast path: Ethernet and an IPv4 header without options. An
-/// IPv6 header is longer still.
-pub const MIN_LEN: usize = EthHdr::LEN + 20;
+/// Bytes that a frame must have for the fast path: Ethernet and an IPv4 header without options.
+pub const MIN_LEN: usize = EthHdr::LEN + Ipv4Hdr::LEN;
+/// Bytes that an IPv6 frame must have: all of its fixed header. The kernel's tunnels drop what is
+/// shorter (`skb_vlan_inet_prepare`, `pskb_inet_may_pull`), its bridges pass it on.
+const MIN_LEN_IPV6: u32 = (EthHdr::LEN + Ipv6Hdr::LEN) as u32;
 
 /// The network protocol of a frame the fast path forwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,18 +44,19 @@ pub struct Frame {
     pub transport_offset: u8,
 }
 
-/// Reads the head of a frame without VLAN tag.
+/// Reads the head of a frame without VLAN tag, `frame_len` bytes long with its Ethernet header.
 ///
 /// # Errors
-/// [`Reason::Multicast`], [`Reason::VlanTagged`], [`Reason::NotIp`].
+/// [`Reason::Multicast`], [`Reason::VlanTagged`], [`Reason::NotIp`], [`Reason::Truncated`].
 #[inline(always)]
-pub const fn parse(head: &Head) -> Result<Frame, Reason> {
+pub const fn parse(head: &Head, frame_len: u32) -> Result<Frame, Reason> {
     let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1, ..] = *head;
     if d0 & 1 != 0 {
         return Err(Reason::Multicast);
     }
     let (network, tos, ttl, transport, ip_len) = match u16::from_be_bytes([t0, t1]) {
         0x0800 => (Network::Ipv4, head[15], head[22], head[23], (head[14] & 0x0f) * 4),
+        0x86dd if frame_len < MIN_LEN_IPV6 => return Err(Reason::Truncated),
         0x86dd => (Network::Ipv6, (head[14] << 4) | (head[15] >> 4), head[21], head[20], 40),
         0x8100 | 0x88a8 => return Err(Reason::VlanTagged),
         _ => return Err(Reason::NotIp),

@@ -20,7 +20,7 @@ use crate::{
 pub fn port_ingress(ctx: TcContext) -> i32 {
     let packet = Packet::new(&ctx);
     let len = packet.len();
-    counters::conclude(Program::PortIngress, len, forward(&packet))
+    counters::conclude(&ctx, Program::PortIngress, len, forward(&packet))
 }
 
 #[inline(always)]
@@ -31,7 +31,7 @@ fn forward(packet: &Packet) -> Verdict {
     if packet.has_vlan_tag() {
         return Err(Reason::VlanTagged);
     }
-    let frame = frame::parse(&head)?;
+    let frame = frame::parse(&head, packet.len())?;
     let mut ethernet = [0; EthHdr::LEN];
     ethernet.copy_from_slice(&head[..EthHdr::LEN]);
 
@@ -46,5 +46,5 @@ fn forward(packet: &Packet) -> Verdict {
         return encap::send(packet, destination.target, &frame, &ethernet);
     }
     fdb::fits(packet, packet.len() - EthHdr::LEN as u32, &destination)?;
-    fdb::deliver(&destination, true)
+    fdb::deliver(&destination)
 }

@@ -20,7 +20,7 @@ use crate::{
 pub fn uplink_ingress(ctx: TcContext) -> i32 {
     let packet = Packet::new(&ctx);
     let len = packet.len();
-    counters::conclude(Program::UplinkIngress, len, forward(&packet))
+    counters::conclude(&ctx, Program::UplinkIngress, len, forward(&packet))
 }
 
 #[inline(always)]
@@ -36,7 +36,8 @@ fn forward(packet: &Packet) -> Verdict {
 
     let header_len = tunnelled.kind.header_len();
     let head = packet.bytes(header_len).ok_or(Reason::Truncated)?;
-    let frame = frame::parse(&head)?;
+    let frame_len = packet.len() - header_len as u32;
+    let frame = frame::parse(&head, frame_len)?;
     let mut ethernet = [0; EthHdr::LEN];
     ethernet.copy_from_slice(&head[..EthHdr::LEN]);
 
@@ -49,7 +50,6 @@ fn forward(packet: &Packet) -> Verdict {
     if !ecn::keeps_inner(tunnelled.outer.tos, frame.tos) {
         return Err(Reason::EcnMark);
     }
-    let frame_len = packet.len() - header_len as u32;
     fdb::fits(packet, frame_len - EthHdr::LEN as u32, &destination)?;
 
     let action = decap::deliver(packet, tunnelled.kind, frame.network, &ethernet, &destination)?;

@@ -16,6 +16,8 @@ use fdb::VxlanPorts;
 
 pub(super) mod fdb;
 pub(super) mod links;
+#[cfg(test)]
+mod tests;
 mod tunnel;
 
 /// Room for a burst of some 20,000 notifications while the daemon is busy.

@@ -239,6 +239,15 @@ pub struct Tunnel {
     pub fdb: HashMap<Mac, Vec<Remote>>,
 }
 
+impl Tunnel {
+    /// Where the tunnel sends a station's frames: its own remotes (`vxlan_find_mac`), else the flood
+    /// list.
+    #[must_use]
+    pub fn remotes_of(&self, station: Mac) -> &[Remote] {
+        self.fdb.get(&station).unwrap_or(&self.remotes)
+    }
+}
+
 /// A tunnel's other end.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Remote {

@@ -200,23 +200,31 @@ impl Notifications {
     }
 
     /// Hears what has arrived, up to `most` datagrams, without waiting.
+    ///
+    /// After an overrun the rest is thrown away: the kernel neither delivers nor reports anything
+    /// more until the queue is empty (`NETLINK_S_CONGESTED`), so what is read anew must be read
+    /// after that.
     pub(super) fn hear(
         &mut self,
         most: usize,
         mut each: impl FnMut(Frame<'_>),
     ) -> io::Result<Heard> {
-        for _ in 0..most {
-            self.buffer.clear();
+        let mut heard = 0;
+        let mut overrun = false;
+        while overrun || heard < most {
             let buffer = &mut self.buffer;
+            buffer.clear();
             match self.socket.try_io(Interest::READABLE, |socket| socket.recv(buffer, 0)) {
+                Ok(_) if overrun => {}
                 Ok(_) => frames(&self.buffer).for_each(&mut each),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Heard::All),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
-                    return Ok(Heard::Overrun);
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(if overrun { Heard::Overrun } else { Heard::All });
                 }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => overrun = true,
                 Err(error) => return Err(error),
             }
+            heard += 1;
         }
         Ok(Heard::More)
     }

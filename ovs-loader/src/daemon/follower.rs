@@ -39,6 +39,15 @@ impl Host {
         })
     }
 
+    /// As [`Self::open`], but changes nothing, not even the neighbours' upkeep.
+    pub(super) async fn open_read_only() -> Result<Self> {
+        Ok(Self {
+            bridges: LinuxBridges::open().await.context("cannot read the bridges")?,
+            underlay: Underlay::open_read_only().await.context("cannot read the underlay")?,
+            rules: Rules::open().await.context("cannot read the host's rules")?,
+        })
+    }
+
     /// Tells the underlay and the rules which tunnels and devices matter.
     pub(super) async fn focus(&mut self) -> Result<()> {
         let targets = plan::targets(self.bridges.bridges());
@@ -104,7 +113,7 @@ impl Follower {
     /// Takes over what is in the maps, and plans and applies for the first time.
     pub(super) async fn start(
         host: Host,
-        mut datapath: Datapath,
+        datapath: Datapath,
         settings: Accelerate,
     ) -> Result<Self> {
         let applied = Applied::adopt(datapath.tables()).context("cannot read the pinned maps")?;
@@ -137,7 +146,7 @@ impl Follower {
             Event::Bridges(Changes { topology: false, fdb }) => {
                 let bridges = self.host.bridges.bridges();
                 self.applied
-                    .fdb_changed(self.datapath.tables(), &self.plan, bridges, &fdb)
+                    .fdb_changed(self.datapath.tables_mut(), &self.plan, bridges, &fdb)
                     .context("cannot update the FDB map")
             }
             Event::Bridges(Changes { topology: true, .. }) | Event::Underlay | Event::Rules => {
@@ -157,21 +166,17 @@ impl Follower {
     /// Lets the programs forward for another lease.
     pub(super) fn renew_lease(&mut self) -> Result<()> {
         let lease = Duration::from_secs(u64::from(self.settings.lease_seconds));
-        self.datapath.tables().renew_lease(lease).context("cannot renew the lease")
+        self.datapath.tables_mut().renew_lease(lease).context("cannot renew the lease")
     }
 
-    /// Switches a bridge on or off. `false` where there is no such bridge.
-    pub(super) async fn accelerate(&mut self, bridge: &str, on: bool) -> Result<bool> {
-        if !self.host.bridges.bridges().values().any(|known| known.name == bridge) {
-            return Ok(false);
-        }
+    /// Switches a bridge on or off.
+    pub(super) async fn accelerate(&mut self, bridge: String, on: bool) -> Result<()> {
         if on {
-            self.switched_off.remove(bridge);
+            self.switched_off.remove(&bridge);
         } else {
-            self.switched_off.insert(bridge.to_owned());
+            self.switched_off.insert(bridge);
         }
-        self.replan().await?;
-        Ok(true)
+        self.replan().await
     }
 
     async fn replan(&mut self) -> Result<()> {
@@ -182,7 +187,7 @@ impl Follower {
             self.make_plan();
         }
         self.applied
-            .replan(self.datapath.tables(), &self.plan, self.host.bridges.bridges())
+            .replan(self.datapath.tables_mut(), &self.plan, self.host.bridges.bridges())
             .context("cannot update the maps")
     }
 

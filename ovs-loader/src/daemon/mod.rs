@@ -1,21 +1,263 @@
-//! The daemon.
+//! The daemon: one loop that follows the host, answers the control socket and renews the lease.
 
 mod follower;
+mod report;
 
-/// smoke
-pub async fn smoke(bpffs: &std::path::Path) -> anyhow::Result<()> {
-    let settings = crate::config::Accelerate::default();
-    let host = follower::Host::open().await?;
-    let datapath = crate::datapath::Datapath::open(bpffs, settings.fdb_capacity)?;
-    let mut follower = follower::Follower::start(host, datapath, settings).await?;
-    let mut timer = tokio::time::interval(std::time::Duration::from_secs(10));
-    loop {
-        tokio::select! {
-            change = follower.changed() => { let change = change?; follower.follow(change).await?; eprintln!("{:#?}", follower.plan); }
-            _ = timer.tick() => { follower.renew_lease()?; }
-            _ = tokio::signal::ctrl_c() => break,
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::api::client::Client;
+use crate::api::report::Status;
+use crate::api::{self, Refusal, Request};
+use crate::bridge::provision;
+use crate::config::Config;
+use crate::datapath::{self, Datapath, Lock};
+use crate::mirror::TunnelIds;
+use follower::{Follower, Host};
+
+/// How often everything is read again, for what the kernel does not announce.
+const RESYNC: Duration = Duration::from_secs(30);
+/// How long after a failure everything is read again.
+const RETRY: Duration = Duration::from_secs(1);
+/// How long a predecessor may take to hand over.
+const HANDOVER: Duration = Duration::from_secs(10);
+
+/// How the daemon runs.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// What the configuration file says.
+    pub config: Config,
+    /// The control socket.
+    pub socket: PathBuf,
+    /// The directory for pins.
+    pub bpffs: PathBuf,
+    /// Take over from a daemon that runs.
+    pub takeover: bool,
+}
+
+/// Why the loop ends.
+enum End {
+    /// Detach and leave the traffic to the bridges.
+    Down,
+    /// Leave everything attached for the next daemon.
+    Handover,
+}
+
+/// Runs until SIGTERM, SIGINT, or until the control socket is told.
+///
+/// # Errors
+/// Where the host can't be followed, the programs can't be loaded, or the socket or the directory is
+/// another daemon's.
+pub async fn run(options: RunOptions) -> Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
+    if options.takeover {
+        take_over(&options).await?;
+    }
+    // Before anything on the host is changed.
+    let lock = Lock::take(&options.bpffs)?;
+    for spec in &options.config.bridges {
+        for action in provision::ensure(spec).await? {
+            tracing::info!("{action}");
         }
     }
-    follower.datapath.close()?;
+    let host = Host::open().await?;
+    let settings = options.config.accelerate;
+    let datapath = Datapath::open(lock, settings.fdb_capacity)?;
+    let lease = Duration::from_secs(u64::from(settings.lease_seconds));
+    let mut follower = Follower::start(host, datapath, settings).await?;
+
+    let (sender, mut requests) = mpsc::channel(16);
+    let server = api::serve(&options.socket, sender)?;
+    sd_notify::notify(&[sd_notify::NotifyState::Ready]).context("cannot notify systemd")?;
+    tracing::info!("running, control socket {}", options.socket.display());
+
+    let mut renewal = interval(lease / 3);
+    renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut resync = interval(RESYNC);
+    resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    resync.reset();
+    // While the maps could not be brought in line the lease runs out: then nothing is forwarded by
+    // them.
+    let mut in_line = true;
+    let end = loop {
+        tokio::select! {
+            // The lease first: it must not lapse under a storm of changes.
+            biased;
+            _ = renewal.tick() => if in_line {
+                follower.renew_lease()?;
+            },
+            _ = terminate.recv() => break End::Down,
+            _ = interrupt.recv() => break End::Down,
+            Some(request) = requests.recv() => {
+                if let Some(end) = answer(&mut follower, request).await? {
+                    break end;
+                }
+            }
+            change = follower.changed() => {
+                let change = change?;
+                if let Err(error) = follower.follow(change).await {
+                    tracing::warn!("{error:#}: trying again");
+                    in_line = false;
+                    resync.reset_after(RETRY);
+                }
+            }
+            _ = resync.tick() => match follower.resync().await {
+                Ok(()) => in_line = true,
+                Err(error) => {
+                    tracing::warn!("{error:#}: trying again");
+                    in_line = false;
+                    resync.reset_after(RETRY);
+                }
+            },
+        }
+    };
+    sd_notify::notify(&[sd_notify::NotifyState::Stopping]).context("cannot notify systemd")?;
+    server.shutdown().await;
+    if let End::Down = end {
+        let Follower { host, datapath, .. } = follower;
+        datapath.close()?;
+        host.underlay.release().await.context("cannot give the neighbours back")?;
+        tracing::info!("detached: traffic goes through the bridges");
+    }
     Ok(())
+}
+
+/// Asks the running daemon to leave everything to this one. Without one there is nothing to take over
+/// but pins.
+async fn take_over(options: &RunOptions) -> Result<()> {
+    match Client::new(&options.socket).handover().await {
+        Ok(()) => {}
+        Err(api::client::Error::NoDaemon(_)) => return Ok(()),
+        Err(error) => return Err(error).context("cannot take over"),
+    }
+    let deadline = tokio::time::Instant::now() + HANDOVER;
+    while let Err(error) = Lock::take(&options.bpffs) {
+        if tokio::time::Instant::now() > deadline {
+            return Err(error).context("the running daemon does not hand over");
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
+}
+
+/// Answers one request. A caller that has gone away is nobody's problem.
+async fn answer(follower: &mut Follower, request: Request) -> Result<Option<End>> {
+    match request {
+        Request::Status(reply) => {
+            let _ = reply.send(Ok(status(follower)));
+        }
+        Request::Stats(reply) => {
+            let _ = reply.send(report::stats(follower.datapath.tables()).map_err(failed));
+        }
+        Request::Fdb { bridge, reply } => {
+            let report =
+                known(follower, bridge.as_deref()).map(|()| view(follower).fdb(bridge.as_deref()));
+            let _ = reply.send(report);
+        }
+        Request::Tunnels { bridge, reply } => {
+            let report = known(follower, bridge.as_deref()).and_then(|()| {
+                let tables = Some(follower.datapath.tables());
+                view(follower).tunnels(bridge.as_deref(), tables).map_err(failed)
+            });
+            let _ = reply.send(report);
+        }
+        Request::Accelerate { bridge, on, reply } => {
+            let result = match known(follower, Some(&bridge)) {
+                Ok(()) => follower.accelerate(bridge, on).await.map_err(failed),
+                Err(refusal) => Err(refusal),
+            };
+            let _ = reply.send(result);
+        }
+        Request::Down(reply) => {
+            let _ = reply.send(Ok(()));
+            return Ok(Some(End::Down));
+        }
+        Request::Handover(reply) => {
+            // The successor has the whole lease to start.
+            follower.renew_lease()?;
+            let _ = reply.send(Ok(()));
+            return Ok(Some(End::Handover));
+        }
+    }
+    Ok(None)
+}
+
+fn failed(error: anyhow::Error) -> Refusal {
+    Refusal::Failed(format!("{error:#}"))
+}
+
+/// Refuses a name that no bridge has.
+fn known(follower: &Follower, name: Option<&str>) -> Result<(), Refusal> {
+    let known = report::names(follower.host.bridges.bridges());
+    match name {
+        Some(name) if !known.iter().any(|known| known == name) => {
+            Err(Refusal::UnknownBridge { name: name.to_owned(), known })
+        }
+        _ => Ok(()),
+    }
+}
+
+fn view(follower: &Follower) -> report::View<'_> {
+    report::View {
+        bridges: follower.host.bridges.bridges(),
+        plan: &follower.plan,
+        applied: Some(&follower.applied),
+    }
+}
+
+fn status(follower: &Follower) -> Status {
+    let Host { bridges, underlay, rules } = &follower.host;
+    let warnings = report::warnings(
+        bridges.bridges(),
+        &follower.plan,
+        rules.facts(),
+        underlay.unprovable_rules(),
+    );
+    view(follower).status(follower.settings.lease_seconds, warnings)
+}
+
+/// What a daemon with this configuration would accelerate and what not. Changes nothing.
+///
+/// # Errors
+/// Where the host can't be read.
+pub async fn check(config: &Config) -> Result<Status> {
+    let mut host = Host::open_read_only().await?;
+    host.focus().await?;
+    let settings = &config.accelerate;
+    let plan = host.plan(settings, &BTreeSet::new(), &BTreeMap::new(), &mut TunnelIds::default());
+    let bridges = host.bridges.bridges();
+    let warnings =
+        report::warnings(bridges, &plan, host.rules.facts(), host.underlay.unprovable_rules());
+    let view = report::View { bridges, plan: &plan, applied: None };
+    Ok(view.status(settings.lease_seconds, warnings))
+}
+
+/// Detaches everything and removes the pins: by the daemon that runs, which exits, or without one.
+/// Gives whether there was anything.
+///
+/// # Errors
+/// Where a daemon holds the directory but does not answer, or a pin can't be removed.
+pub async fn down(socket: &Path, bpffs: &Path) -> Result<bool> {
+    match Client::new(socket).down().await {
+        Ok(()) => {}
+        Err(api::client::Error::NoDaemon(_)) => return Ok(datapath::remove_all(bpffs)?),
+        Err(error) => return Err(error.into()),
+    }
+    let deadline = tokio::time::Instant::now() + HANDOVER;
+    loop {
+        match datapath::remove_all(bpffs) {
+            Ok(_) => return Ok(true),
+            Err(datapath::PinError::Held { .. }) if tokio::time::Instant::now() < deadline => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            Err(error) => bail!("{error}"),
+        }
+    }
 }

@@ -6,7 +6,8 @@
 //! restarts; the next one adopts them in place.
 
 mod attach;
-mod features;
+#[cfg(feature = "log")]
+mod log;
 mod pins;
 mod tables;
 
@@ -19,11 +20,12 @@ use ovs_ebpf_common::abi::{self, Program};
 
 use crate::bridge::model::IfIndex;
 use attach::Attachments;
-pub use pins::{Lock, remove_all};
+pub use pins::{Error as PinError, Lock, remove_all};
 pub use tables::{Counters, Error as TableError, Tables};
 
-/// The BPF object that `build.rs` made; empty where there was no BPF toolchain.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ovs-ebpf.o"));
+/// The programs and maps as a BPF object file, built for the host's byte order and aligned for its
+/// headers; empty where there was no BPF toolchain to build it.
+pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ovs-ebpf.o"));
 
 /// The maps of the object, each pinned under its name.
 const MAPS: [&str; 7] =
@@ -63,23 +65,25 @@ pub struct Datapath {
     attachments: Attachments,
     directory: std::path::PathBuf,
     // Last: released when everything else is gone.
-    _lock: Lock,
+    lock: Lock,
 }
 
 impl Datapath {
-    /// Loads the programs into `bpffs`, a directory on a BPF file system, and takes over in place
-    /// what an earlier daemon left there: maps with their contents, and attachments, whose programs
-    /// are replaced.
+    /// Loads the programs, pins them in the locked directory, and takes over in place what an earlier
+    /// daemon left there: maps with their contents, and attachments, whose programs are replaced.
     ///
     /// # Errors
     /// See [`Error`]. Nothing that was attached before is detached then.
-    pub fn open(bpffs: &Path, fdb_capacity: u32) -> Result<Self, Error> {
+    pub fn open(lock: Lock, fdb_capacity: u32) -> Result<Self, Error> {
         if OBJECT.is_empty() {
             return Err(Error::NoObject);
         }
-        let lock = Lock::take(bpffs)?;
-        let directory = pins::prepare(bpffs, fdb_capacity)?;
+        let directory = pins::prepare(lock.directory(), fdb_capacity)?;
         let mut ebpf = load(&directory, fdb_capacity)?;
+        #[cfg(feature = "log")]
+        if let Err(error) = log::follow(&mut ebpf) {
+            tracing::warn!("the programs' log can't be read: {error:#}");
+        }
         let mut attachments = Attachments::new(&directory);
         for program in Program::ALL {
             let classifier = classifier(&mut ebpf, program);
@@ -89,11 +93,17 @@ impl Datapath {
             attachments.adopt(program, classifier);
         }
         let tables = Tables::take(&mut ebpf)?;
-        Ok(Self { ebpf, tables, attachments, directory, _lock: lock })
+        Ok(Self { ebpf, tables, attachments, directory, lock })
     }
 
     /// The maps.
-    pub fn tables(&mut self) -> &mut Tables {
+    #[must_use]
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// The maps, to be written.
+    pub fn tables_mut(&mut self) -> &mut Tables {
         &mut self.tables
     }
 
@@ -118,9 +128,7 @@ impl Datapath {
     /// Detaches and removes what a daemon with another ABI left. To be called when this one is
     /// attached: until then the other's programs forward.
     pub fn remove_other_versions(&self) {
-        if let Some(bpffs) = self.directory.parent() {
-            pins::remove_other_versions(bpffs);
-        }
+        pins::remove_other_versions(self.lock.directory());
     }
 
     /// Detaches everything and removes all pins.
@@ -128,17 +136,14 @@ impl Datapath {
     /// # Errors
     /// Where a pin could not be removed: all others are.
     pub fn close(self) -> Result<(), Error> {
-        Ok(pins::remove_version(&self.directory)?)
+        pins::remove_version(&self.directory)?;
+        Ok(self.lock.remove()?)
     }
 }
 
 fn load(directory: &Path, fdb_capacity: u32) -> Result<Ebpf, Error> {
-    let decap_l3 = u8::from(features::decap_l3());
     let mut loader = EbpfLoader::new();
-    loader
-        .verifier_log_level(VerifierLogLevel::DISABLE)
-        .override_global("DECAP_L3", &decap_l3, true)
-        .map_max_entries("fdb", fdb_capacity);
+    loader.verifier_log_level(VerifierLogLevel::DISABLE).map_max_entries("fdb", fdb_capacity);
     for map in MAPS {
         loader.map_pin_path(map, directory.join(map));
     }

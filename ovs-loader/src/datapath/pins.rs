@@ -52,7 +52,10 @@ fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) ->
 }
 
 /// The right to work with a directory; given up on drop, and by the kernel when the process ends.
-pub struct Lock(#[expect(dead_code, reason = "held, not read")] Flock<File>);
+pub struct Lock {
+    directory: PathBuf,
+    _lock: Flock<File>,
+}
 
 impl Lock {
     /// Takes the directory, which is created where it is missing.
@@ -60,15 +63,38 @@ impl Lock {
     /// # Errors
     /// [`Error::Held`] while another process has it.
     pub fn take(directory: &Path) -> Result<Self, Error> {
-        create(directory)?;
-        let file = File::open(directory).map_err(io_error("open", directory))?;
-        let inode = file.metadata().map_err(io_error("read", directory))?.ino();
-        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(Self(lock)),
-            Err((_, nix::Error::EAGAIN)) => {
-                Err(Error::Held { directory: directory.to_owned(), holder: holder(inode) })
+        loop {
+            create(directory)?;
+            let file = File::open(directory).map_err(io_error("open", directory))?;
+            let inode = file.metadata().map_err(io_error("read", directory))?.ino();
+            let lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => lock,
+                Err((_, nix::Error::EAGAIN)) => {
+                    return Err(Error::Held {
+                        directory: directory.to_owned(),
+                        holder: holder(inode),
+                    });
+                }
+                Err((_, error)) => return Err(io_error("lock", directory)(error.into())),
+            };
+            // The last holder may have removed the directory between: then this lock is on nothing.
+            if fs::metadata(directory).is_ok_and(|now| now.ino() == inode) {
+                return Ok(Self { directory: directory.to_owned(), _lock: lock });
             }
-            Err((_, error)) => Err(io_error("lock", directory)(error.into())),
+        }
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// Removes the directory, if nothing is left in it, and gives it up.
+    pub(super) fn remove(self) -> Result<(), Error> {
+        match fs::remove_dir(&self.directory) {
+            Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => {
+                Err(io_error("remove", &self.directory)(error))
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -189,12 +215,12 @@ pub fn remove_all(bpffs: &Path) -> Result<bool, Error> {
     if !bpffs.exists() {
         return Ok(false);
     }
-    let _lock = Lock::take(bpffs)?;
+    let lock = Lock::take(bpffs)?;
     let versions = versions(bpffs);
     for version in &versions {
         remove_version(version)?;
     }
-    fs::remove_dir(bpffs).map_err(io_error("remove", bpffs))?;
+    lock.remove()?;
     Ok(!versions.is_empty())
 }
 

@@ -33,8 +33,10 @@ pub fn decide(plan: &Plan, bridge: &Bridge, key: &FdbKey, entry: &FdbEntry) -> D
     if key.mac.is_group() {
         return Decision::refused(Reason::FdbGroup);
     }
-    if entry.kind == FdbKind::Local {
-        return Decision::refused(Reason::FdbLocal);
+    match entry.kind {
+        FdbKind::Local => return Decision::refused(Reason::FdbLocal),
+        FdbKind::Locked => return Decision::refused(Reason::FdbLocked),
+        FdbKind::Static | FdbKind::Dynamic => {}
     }
     if key.vlan != 0 {
         return Decision::refused(Why::new(Reason::FdbVlan, format!("VLAN {}", key.vlan)));
@@ -57,11 +59,9 @@ pub fn decide(plan: &Plan, bridge: &Bridge, key: &FdbKey, entry: &FdbEntry) -> D
     }
 }
 
-/// The one remote that the tunnel sends the station's frames to (`vxlan_find_mac`, else the flood
-/// list).
+/// The one remote that the tunnel sends the station's frames to.
 fn remote<'a>(key: &FdbKey, tunnel: &'a Tunnel) -> Result<&'a Remote, Why> {
-    let remotes = tunnel.fdb.get(&key.mac).unwrap_or(&tunnel.remotes);
-    match remotes.as_slice() {
+    match tunnel.remotes_of(key.mac) {
         [] => Err(Why::from(Reason::NoRemote)),
         [remote] if remote.options.is_empty() => Ok(remote),
         [remote] => Err(Why::new(Reason::RemoteOptions, &remote.options)),

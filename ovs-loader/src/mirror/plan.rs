@@ -14,7 +14,7 @@ use ovs_ebpf_common::wire::{ecn, outer};
 
 use super::gate::{self, Facts};
 use super::ids::TunnelIds;
-use crate::bridge::model::{Bridge, Device, Encap, IfIndex, Port, Remote, Tunnel, Why};
+use crate::bridge::model::{Bridge, Device, Encap, IfIndex, Port, Tunnel, Why};
 use crate::underlay::{Path, Target};
 
 /// What becomes of the host's bridges.
@@ -94,10 +94,11 @@ pub fn targets(facts: &crate::bridge::model::Bridges) -> BTreeSet<Target> {
         .collect()
 }
 
-/// The addresses a tunnel sends to.
+/// The addresses a tunnel sends to. A remote with options of its own is not among them: it is
+/// another tunnel.
 fn remotes(tunnel: &Tunnel) -> BTreeSet<IpAddr> {
-    let address = |remote: &Remote| remote.address;
-    tunnel.remotes.iter().chain(tunnel.fdb.values().flatten()).map(address).collect()
+    let remotes = tunnel.remotes.iter().chain(tunnel.fdb.values().flatten());
+    remotes.filter(|remote| remote.options.is_empty()).map(|remote| remote.address).collect()
 }
 
 fn target(tunnel: &Tunnel, remote: IpAddr) -> Target {

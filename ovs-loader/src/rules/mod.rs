@@ -35,8 +35,14 @@ use crate::bridge::model::{Encap, IfIndex};
 const POLL: Duration = Duration::from_millis(500);
 /// How long after a first notification is read, so that a burst costs one read.
 const SETTLE: Duration = Duration::from_millis(20);
-/// A host whose rules change all the time is read for at most one part in this many of the time.
-const SHARE: u32 = 20;
+/// A host whose rules change all the time is read anew after this many times as long as the last
+/// read took, at most [`MAX_REST`] later.
+const REST: u32 = 20;
+/// See [`REST`].
+const MAX_REST: Duration = Duration::from_millis(200);
+/// How many reads in a row are discarded because the rules changed meanwhile. What is then taken
+/// may be parts of several states; a notification that brings another read is pending.
+const INCONSISTENT_READS: u32 = 5;
 
 /// Why the host's rules cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -105,7 +111,7 @@ impl HostRules {
     }
 
     /// The rules of the host firewall that name a tunnel's UDP destination port (host byte order)
-    /// or GRE, as sentences for people. Received packets on the fast path do not pass them.
+    /// or GRE, as sentences for people. Packets on the fast path do not pass them.
     ///
     /// None is claimed that does not name it; negated and computed matches are not found.
     #[must_use]
@@ -139,15 +145,17 @@ struct Source<T> {
     read: T,
     /// When to read again.
     due: Option<Instant>,
+    /// How many reads in a row were discarded.
+    discarded: u32,
 }
 
 /// What is polled.
-#[derive(Default, PartialEq, Eq)]
+#[derive(Default)]
 struct Polled {
     br_netfilter: BrNetfilter,
     legacy: Legacy,
-    /// TCX programs on egress, by device.
-    tcx: BTreeMap<IfIndex, u32>,
+    /// TCX programs on ingress and egress, by device.
+    tcx: BTreeMap<IfIndex, (u32, u32)>,
 }
 
 impl Rules {
@@ -156,7 +164,6 @@ impl Rules {
     /// # Errors
     /// Without CAP_NET_ADMIN, or where the kernel's answer is unreadable. A kernel that lacks
     /// a subsystem has no rules of that kind.
-    #[expect(clippy::unused_async, reason = "must run within a Tokio runtime")]
     pub async fn open() -> Result<Self, Error> {
         let mut poll = interval(POLL);
         poll.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -173,6 +180,10 @@ impl Rules {
         };
         rules.nft.refresh(Nft::read)?;
         rules.xfrm.refresh(Xfrm::read)?;
+        while let Some(due) = rules.due() {
+            sleep_until(due).await;
+            rules.read_due()?;
+        }
         rules.read_polled()?;
         rules.assemble();
         Ok(rules)
@@ -184,8 +195,8 @@ impl Rules {
         &self.facts
     }
 
-    /// Sets the devices whose tc filters and queueing disciplines matter and reads them at once:
-    /// [`Self::facts`] has them on return.
+    /// Sets the devices whose tc filters and queueing disciplines matter. [`Self::facts`] is up to
+    /// date on return; [`Self::changed`] does not report what changed here.
     ///
     /// # Errors
     /// As [`Self::open`].
@@ -206,8 +217,7 @@ impl Rules {
     /// As [`Self::open`].
     pub async fn changed(&mut self) -> Result<(), Error> {
         loop {
-            let due = [self.nft.due, self.xfrm.due, self.tc.due].into_iter().flatten().min();
-            let due = due.map(|due| due.max(self.rested));
+            let due = self.due();
             tokio::select! {
                 result = self.nft.notified(), if self.nft.due.is_none() => result?,
                 result = self.xfrm.notified(), if self.xfrm.due.is_none() => result?,
@@ -223,6 +233,12 @@ impl Rules {
         }
     }
 
+    /// When the next read is due.
+    fn due(&self) -> Option<Instant> {
+        let due = [self.nft.due, self.xfrm.due, self.tc.due].into_iter().flatten().min()?;
+        Some(due.max(self.rested))
+    }
+
     fn read_due(&mut self) -> Result<(), Error> {
         let start = Instant::now();
         if self.nft.due.is_some() {
@@ -234,15 +250,16 @@ impl Rules {
         if self.tc.due.is_some() {
             self.tc.refresh(|dumper| tc::read(dumper, &self.devices))?;
         }
-        self.rested = Instant::now() + start.elapsed() * SHARE;
+        self.rested = Instant::now() + (start.elapsed() * REST).min(MAX_REST);
         Ok(())
     }
 
     fn read_polled(&mut self) -> Result<(), Error> {
         let mut tcx = BTreeMap::new();
         for device in &self.devices {
-            let programs = tcx::egress_programs(*device).map_err(explain("TCX programs"))?;
-            if programs > 0 {
+            let count = |hook| tcx::programs(*device, hook).map_err(explain("TCX programs"));
+            let programs = (count(tcx::Hook::Ingress)?, count(tcx::Hook::Egress)?);
+            if programs != (0, 0) {
                 tcx.insert(*device, programs);
             }
         }
@@ -258,9 +275,11 @@ impl Rules {
     fn assemble(&mut self) -> bool {
         let nft = &self.nft.read;
         let mut tc = self.tc.read.clone();
-        for (device, programs) in &self.polled.tcx {
+        for (device, (ingress, egress)) in &self.polled.tcx {
             let filters = tc.entry(*device).or_default();
-            tc::add(&mut filters.egress, Some(format!("{programs} TCX program(s)")));
+            filters.ingress_tcx = *ingress;
+            let what = (*egress > 0).then(|| format!("{egress} TCX program(s)"));
+            tc::add(&mut filters.egress, what);
         }
         let legacy = &self.polled.legacy;
         let facts = HostRules {
@@ -284,13 +303,21 @@ impl<T: Default> Source<T> {
         // The watcher first: what changes after the first read is then always notified.
         let watcher = Watcher::join(protocol, group).map_err(explain(what))?;
         let dumper = Dumper::open(protocol).map_err(explain(what))?;
-        Ok(Self { what, netlink: dumper.zip(watcher), read: T::default(), due: None })
+        Ok(Self { what, netlink: dumper.zip(watcher), read: T::default(), due: None, discarded: 0 })
     }
 
     fn refresh(&mut self, read: impl FnOnce(&mut Dumper) -> io::Result<T>) -> Result<(), Error> {
         self.due = None;
         if let Some((dumper, _)) = &mut self.netlink {
-            self.read = read(dumper).map_err(explain(self.what))?;
+            dumper.consistent = true;
+            let read = read(dumper).map_err(explain(self.what))?;
+            if dumper.consistent || self.discarded == INCONSISTENT_READS {
+                self.discarded = 0;
+                self.read = read;
+            } else {
+                self.discarded += 1;
+                self.due = Some(Instant::now() + SETTLE);
+            }
         }
         Ok(())
     }

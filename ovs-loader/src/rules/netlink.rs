@@ -16,14 +16,13 @@ const HEADER_LEN: usize = 16;
 /// The kernel's largest dump datagram is 32 KiB, or one message where that is larger; an
 /// attribute's 16-bit length keeps a message near 64 KiB.
 const RECEIVE_LEN: usize = 128 * 1024;
-/// How often an interrupted dump is repeated before its last result is taken: whatever interrupted
-/// it also sent a notification, which brings another dump.
-const DUMP_ATTEMPTS: usize = 10;
 
 /// A netlink socket that asks the kernel for dumps.
 pub(super) struct Dumper {
     socket: Socket,
     sequence: u32,
+    /// What was read since this was set is one state of the kernel's, not parts of several.
+    pub(super) consistent: bool,
 }
 
 impl Dumper {
@@ -32,28 +31,23 @@ impl Dumper {
         let Some(mut socket) = open(protocol)? else { return Ok(None) };
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Some(Self { socket, sequence: 0 }))
+        Ok(Some(Self { socket, sequence: 0, consistent: true }))
     }
 
     /// Asks for a dump: the bodies of all messages of the answer, without netlink headers.
     ///
-    /// `kind` is the request's message type and `body` what follows the netlink header.
+    /// `kind` is the request's message type and `body` what follows the netlink header. A dump that
+    /// a change interrupted (`NLM_F_DUMP_INTR`) leaves `consistent` false.
     pub(super) fn dump(&mut self, kind: u16, body: &[u8]) -> io::Result<Vec<Vec<u8>>> {
-        for _ in 1..DUMP_ATTEMPTS {
-            let (messages, interrupted) = self.request(kind, NLM_F_DUMP, body)?;
-            if !interrupted {
-                return Ok(messages);
-            }
-        }
-        Ok(self.request(kind, NLM_F_DUMP, body)?.0)
+        self.request(kind, NLM_F_DUMP, body)
     }
 
     /// Asks for one object, which is not a dump.
     pub(super) fn get(&mut self, kind: u16, body: &[u8]) -> io::Result<Vec<Vec<u8>>> {
-        Ok(self.request(kind, NLM_F_ACK, body)?.0)
+        self.request(kind, NLM_F_ACK, body)
     }
 
-    fn request(&mut self, kind: u16, flags: u16, body: &[u8]) -> io::Result<(Vec<Vec<u8>>, bool)> {
+    fn request(&mut self, kind: u16, flags: u16, body: &[u8]) -> io::Result<Vec<Vec<u8>>> {
         self.sequence = self.sequence.wrapping_add(1);
         let mut request = vec![0; HEADER_LEN + body.len()];
         let length = u32::try_from(request.len()).map_err(|_| malformed())?;
@@ -66,7 +60,6 @@ impl Dumper {
         self.socket.send(&request, 0)?;
 
         let mut messages = Vec::new();
-        let mut interrupted = false;
         let mut buffer = Vec::with_capacity(RECEIVE_LEN);
         loop {
             buffer.clear();
@@ -79,13 +72,13 @@ impl Dumper {
                 let length = message.length() as usize;
                 // Of an earlier request that ended in an error.
                 let foreign = message.sequence_number() != self.sequence;
-                interrupted |= !foreign && message.flags() & NLM_F_DUMP_INTR != 0;
+                self.consistent &= foreign || message.flags() & NLM_F_DUMP_INTR == 0;
                 match message.message_type() {
                     _ if foreign => {}
                     NLMSG_DONE | NLMSG_ERROR => {
                         let code = ne_u32(message.payload(), 0).unwrap_or(0).cast_signed();
                         return match code {
-                            0.. => Ok((messages, interrupted)),
+                            0.. => Ok(messages),
                             _ => Err(io::Error::from_raw_os_error(-code)),
                         };
                     }

@@ -20,6 +20,7 @@ const SUBSYSTEM: u16 = 10 << 8;
 const NFT_MSG_GETTABLE: u16 = SUBSYSTEM | 1;
 const NFT_MSG_GETCHAIN: u16 = SUBSYSTEM | 4;
 const NFT_MSG_GETRULE: u16 = SUBSYSTEM | 7;
+const NFT_MSG_GETGEN: u16 = SUBSYSTEM | 16;
 const NFT_MSG_GETSETELEM: u16 = SUBSYSTEM | 13;
 /// Bytes of `struct nfgenmsg`.
 const NFGENMSG_LEN: usize = 4;
@@ -60,12 +61,18 @@ struct Base {
 impl Nft {
     /// Reads tables, chains and rules; nothing where the kernel has no nf_tables.
     pub(super) fn read(dumper: &mut Dumper) -> io::Result<Self> {
-        let dormant = match dump(dumper, NFT_MSG_GETTABLE, 0, &[]) {
-            Ok(tables) => dormant_tables(&tables),
+        let before = match generation(dumper) {
             // No subsystem answers for the message type (nfnetlink_rcv_msg).
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(Self::default()),
-            Err(error) => return Err(error),
+            generation => generation?,
         };
+        let nft = Self::read_dumps(dumper)?;
+        dumper.consistent &= generation(dumper)? == before;
+        Ok(nft)
+    }
+
+    fn read_dumps(dumper: &mut Dumper) -> io::Result<Self> {
+        let dormant = dormant_tables(&dump(dumper, NFT_MSG_GETTABLE, 0, &[])?);
         let bases = base_chains(&dump(dumper, NFT_MSG_GETCHAIN, 0, &[])?);
         let rules = dump(dumper, NFT_MSG_GETRULE, 0, &[])?;
 
@@ -124,6 +131,14 @@ fn place(((family, table), chain): &ChainKey) -> String {
         _ => "",
     };
     format!("table {family} {table}, chain {chain}")
+}
+
+/// The ruleset's generation, which each transaction changes.
+fn generation(dumper: &mut Dumper) -> io::Result<Option<u32>> {
+    let messages = dumper.get(NFT_MSG_GETGEN, &[0; NFGENMSG_LEN])?;
+    // NFTA_GEN_ID.
+    let id = |body: &Vec<u8>| attribute(body.get(NFGENMSG_LEN..)?, 1).and_then(be_u32);
+    Ok(messages.first().and_then(id))
 }
 
 /// Dumps one kind of object of a family, 0 for all of them.
@@ -198,7 +213,7 @@ fn firewall_rule(
     Ok(traffic.map(|traffic| FirewallRule { place: format!("nftables {}", place(key)), traffic }))
 }
 
-/// The elements of a set; none where it went meanwhile, of which a notification tells.
+/// The elements of a set; none where it went meanwhile, which the generation tells.
 fn set_elements(
     dumper: &mut Dumper,
     family: u8,

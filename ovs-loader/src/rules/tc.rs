@@ -35,6 +35,9 @@ const PLAIN_QDISCS: &[&str] = &["noqueue", "pfifo_fast", "mq", "fq", "fq_codel",
 pub struct TcFilters {
     /// Classic filters on ingress other than ours.
     pub ingress_classic: Option<String>,
+    /// How many TCX programs are on ingress, ours included. For devices that ours are not attached
+    /// to, such as a tunnel device, whose ingress a decapsulated packet no longer passes.
+    pub ingress_tcx: u32,
     /// Filters on egress: clsact, TCX, or of a queueing discipline.
     pub egress: Option<String>,
     /// A queueing discipline that shapes, schedules or drops.

@@ -1,4 +1,4 @@
-//! TCX programs on a device's egress. They are seen through bpf(2) only and announce themselves to
+//! TCX programs on a device. They are seen through bpf(2) only and announce themselves to
 //! nobody.
 
 use std::io;
@@ -7,8 +7,15 @@ use crate::bridge::model::IfIndex;
 
 /// `BPF_PROG_QUERY` of bpf(2).
 const BPF_PROG_QUERY: libc::c_int = 16;
-/// `BPF_TCX_EGRESS` of `enum bpf_attach_type`.
-const BPF_TCX_EGRESS: u32 = 47;
+
+/// Where TCX programs attach: `enum bpf_attach_type`.
+#[derive(Clone, Copy)]
+pub(super) enum Hook {
+    /// `BPF_TCX_INGRESS`.
+    Ingress = 46,
+    /// `BPF_TCX_EGRESS`.
+    Egress = 47,
+}
 
 /// `union bpf_attr`'s member `query`, as of kernel 6.6.
 #[repr(C)]
@@ -27,11 +34,11 @@ struct ProgQuery {
     revision: u64,
 }
 
-/// How many TCX programs a device of the calling thread's network namespace has on egress: none
+/// How many TCX programs a device of the calling thread's network namespace has on a hook: none
 /// where the device is gone or the kernel older than TCX.
-pub(super) fn egress_programs(ifindex: IfIndex) -> io::Result<u32> {
+pub(super) fn programs(ifindex: IfIndex, hook: Hook) -> io::Result<u32> {
     let mut query =
-        ProgQuery { target_ifindex: ifindex, attach_type: BPF_TCX_EGRESS, ..ProgQuery::default() };
+        ProgQuery { target_ifindex: ifindex, attach_type: hook as u32, ..ProgQuery::default() };
     // SAFETY: the pointer and the size are those of an initialised union bpf_attr member, which the
     // kernel reads and writes during the call only; without prog_ids it writes the count.
     let result = unsafe {

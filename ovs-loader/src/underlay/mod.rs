@@ -80,6 +80,7 @@ pub struct Underlay {
     managed: BTreeSet<NextHop>,
     /// The kernel took the managed flag when it was last given, or was never given it.
     manages: bool,
+    read_only: bool,
     rules: Vec<UnprovableRule>,
 }
 
@@ -128,8 +129,21 @@ impl Underlay {
             changed: false,
             managed,
             manages: true,
+            read_only: false,
             rules,
         })
+    }
+
+    /// As [`Self::open`], but leaves all neighbours as they are: what the kernel has not resolved by
+    /// itself stays `NoNeighbour`.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub async fn open_read_only() -> Result<Self, Error> {
+        Ok(Self { read_only: true, managed: BTreeSet::new(), ..Self::open().await? })
     }
 
     /// Replaces the targets and resolves the new ones. A neighbour the kernel does not know yet is
@@ -353,7 +367,7 @@ impl Underlay {
             Some(_) => !self.manages && !probe,
             None => false,
         };
-        if left_alone {
+        if left_alone || self.read_only {
             return Ok(Ok(found));
         }
         // Somebody else's mark stays; the entry is then remembered here alone.

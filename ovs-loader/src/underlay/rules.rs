@@ -20,14 +20,23 @@ pub(super) struct UnprovableRule {
 
 /// The selectors of a rule that a request can't express; `None` where there are none.
 pub(super) fn unprovable(rule: &RuleMessage) -> Option<UnprovableRule> {
-    let (mut selectors, mut udp, mut gre, mut priority) = (Vec::new(), false, false, 0);
+    let (mut selectors, mut udp, mut gre) = (Vec::new(), false, false);
+    let (mut priority, mut mark, mut mark_mask) = (0, 0, 0);
     for attribute in &rule.attributes {
         let (selector, of_udp, of_gre) = match attribute {
             RuleAttribute::Priority(number) => {
                 priority = *number;
                 continue;
             }
-            RuleAttribute::FwMark(mark) => (format!("fwmark {mark:#x}"), true, true),
+            RuleAttribute::FwMark(number) => {
+                mark = *number;
+                continue;
+            }
+            // Here with every rule by mark, also by mark 0.
+            RuleAttribute::FwMask(mask) => {
+                mark_mask = *mask;
+                continue;
+            }
             RuleAttribute::TunId(id) if *id != 0 => (format!("tun_id {id}"), false, true),
             RuleAttribute::SourcePortRange(range) => {
                 (format!("sport {}-{}", range.start, range.end), true, false)
@@ -40,6 +49,10 @@ pub(super) fn unprovable(rule: &RuleMessage) -> Option<UnprovableRule> {
         selectors.push(selector);
         udp |= of_udp;
         gre |= of_gre;
+    }
+    if mark_mask != 0 {
+        selectors.push(format!("fwmark {mark:#x}/{mark_mask:#x}"));
+        (udp, gre) = (true, true);
     }
     let text = format!("{priority}: {}", selectors.join(" "));
     (!selectors.is_empty()).then_some(UnprovableRule { text, udp, gre })
@@ -64,9 +77,13 @@ mod tests {
     #[test]
     fn a_rule_by_mark_concerns_every_tunnel() {
         let mut rule = RuleMessage::default();
-        rule.attributes = vec![RuleAttribute::Priority(100), RuleAttribute::FwMark(0x10)];
+        rule.attributes = vec![
+            RuleAttribute::Priority(100),
+            RuleAttribute::FwMark(0x10),
+            RuleAttribute::FwMask(0xff),
+        ];
         let found = unprovable(&rule).unwrap();
-        assert_eq!(found.text, "100: fwmark 0x10");
+        assert_eq!(found.text, "100: fwmark 0x10/0xff");
         assert!(found.udp && found.gre);
     }
 

@@ -103,6 +103,7 @@ fn a_failure_takes_back_what_was_added_to_an_existing_tunnel() {
     on_host(async |host| {
         host.ip("link add br-ex type bridge");
         host.ip("link add vxlan42 type vxlan id 42 dstport 4789 local 192.0.2.1 remote 192.0.2.9");
+        host.ip("link set vxlan42 master br-ex");
         let (links, fdb) = (host.ip("-o link"), host.bridge("fdb show dev vxlan42"));
         ensure(&spec()).await.expect_err("no interface a");
         assert_eq!(host.bridge("fdb show dev vxlan42"), fdb);
@@ -167,8 +168,11 @@ fn a_tunnel_name_of_another_tunnel_is_an_error() {
     on_host(async |host| {
         host.ip("link add br-ex type bridge");
         host.ip("link add vxlan42 type vxlan id 7 dstport 4789");
-        let error =
-            add_tunnel("br-ex", &vxlan(42, &[])).await.expect_err("another key").to_string();
+        add_tunnel("br-ex", &vxlan(42, &[])).await.expect("a name of its own");
+        assert!(host.ip("-d link show vxlan42-2").contains("vxlan id 42 "));
+        del_tunnel("br-ex", "vxlan42-2").await.expect("delete");
+        let spec = TunnelSpec { name: Some("vxlan42".to_owned()), ..vxlan(42, &[]) };
+        let error = add_tunnel("br-ex", &spec).await.expect_err("another key").to_string();
         assert_eq!(
             error,
             "vxlan42 exists and is vxlan key 7 port 4789, not vxlan key 42 port 4789 \

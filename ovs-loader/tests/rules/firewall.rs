@@ -1,6 +1,7 @@
 //! Rules of the host firewall that name a tunnel's port or protocol.
 
 use ovs_loader::bridge::model::Encap;
+use ovs_loader::rules::HostRules;
 
 use crate::lab::{fresh, in_namespace, sh, until};
 
@@ -65,6 +66,7 @@ fn nft_rules_that_do_not_name_the_port_are_not_claimed() {
             "input udp dport != { 53, 4789 } drop",
             "input udp dport { 4788, 4790 } drop",
             "input udp dport { 100-200, 4790-4800 } drop",
+            "input udp dport { 100-200, 4700-4788 } drop",
             "input udp dport < 4789 drop",
             "input udp dport > 4789 drop",
             "input meta l4proto udp accept",
@@ -141,13 +143,15 @@ fn legacy_rules_that_do_not_name_the_port_are_not_claimed() {
             "INPUT -p udp ! --dport 53 -j DROP",
             "INPUT -p udp -j DROP",
             "INPUT -p udp -m multiport --sports 4789 -j DROP",
-            "INPUT -p udp -m multiport ! --dports 53,80 -j DROP",
+            "INPUT -p udp -m multiport ! --dports 53,4789 -j DROP",
             "INPUT ! -p udp -j DROP",
             "FORWARD -p udp --dport 4789 -j DROP",
         ] {
             let found = vxlan_after(&format!("iptables-legacy -w -A {rule}")).await;
             assert!(found.is_empty(), "{rule}: {found:?}");
         }
+        sh("iptables-legacy -w -A INPUT ! -p gre -j DROP");
+        assert!(fresh().await.facts().firewall_rules_naming(Encap::Gre, 0).is_empty());
     });
 }
 
@@ -190,5 +194,25 @@ fn warnings_appear_and_go() {
             })
             .await;
         }
+    });
+}
+
+#[test]
+fn a_large_legacy_table_is_followed() {
+    in_namespace(async || {
+        let mut rules = fresh().await;
+        sh("{ echo '*filter'
+              for port in $(seq 1000 1300); do echo \"-A INPUT -p udp --dport $port -j DROP\"; done
+              echo COMMIT
+            } | iptables-legacy-restore -w");
+        let names = |port| {
+            move |facts: &HostRules| !facts.firewall_rules_naming(Encap::Vxlan, port).is_empty()
+        };
+        until(&mut rules, "large table", names(1300)).await;
+        sh("iptables-legacy -w -A INPUT -p udp --dport 4789 -j DROP");
+        until(&mut rules, "one more rule", names(4789)).await;
+        sh("iptables-legacy -w -D INPUT -p udp --dport 4789 -j DROP");
+        until(&mut rules, "rule gone", |facts| !names(4789)(facts)).await;
+        assert!(names(1150)(rules.facts()));
     });
 }

@@ -146,7 +146,7 @@ fn attach(program: &mut SchedClassifier, hook: TcAttachType, (priority, handle):
 }
 
 #[test]
-fn tcx_egress_programs_appear_and_go_and_ingress_ones_do_not_count() {
+fn tcx_programs_appear_and_go_and_ingress_ones_are_told_apart() {
     in_namespace(async || {
         let lab = Bpffs::mount();
         let mut program = lab.program("theirs");
@@ -156,11 +156,14 @@ fn tcx_egress_programs_appear_and_go_and_ingress_ones_do_not_count() {
             let link = program.attach_with_options("v0", hook, options).expect("attach by TCX");
             program.take_link(link).expect("link")
         };
-        let _ingress = attach(TcAttachType::Ingress);
-        assert!(watching(&["v0"]).await.facts().tc.is_empty());
+        let ingress = attach(TcAttachType::Ingress);
+        let only_ingress = TcFilters { ingress_tcx: 1, ..TcFilters::default() };
+        until(&mut rules, "TCX on ingress", |facts| on_v0(facts) == only_ingress).await;
+        drop(ingress);
         let egress = attach(TcAttachType::Egress);
         until(&mut rules, "TCX program", |facts| {
-            on_v0(facts).egress.as_deref() == Some("1 TCX program(s)")
+            let what = Some("1 TCX program(s)".to_owned());
+            on_v0(facts) == TcFilters { egress: what, ..TcFilters::default() }
         })
         .await;
         drop(egress);

@@ -282,7 +282,7 @@ fn a_rule_by_mark_is_reported_while_it_is_there() {
         assert_eq!(underlay.unprovable_rules().count(), 0);
         lab.ip("host", "rule add fwmark 0x10 lookup 100 priority 50");
         underlay.resync().await.unwrap();
-        assert_eq!(underlay.unprovable_rules().collect::<Vec<_>>(), ["50: fwmark 0x10"]);
+        assert_eq!(underlay.unprovable_rules().collect::<Vec<_>>(), ["50: fwmark 0x10/0xffffffff"]);
         lab.ip("host", "rule del fwmark 0x10 lookup 100 priority 50");
         underlay.resync().await.unwrap();
         assert_eq!(underlay.unprovable_rules().count(), 0);
@@ -432,11 +432,12 @@ fn a_cancelled_wait_loses_no_change() {
                 }
             };
             tokio::select! {
+                biased;
                 outcome = underlay.changed() => {
                     outcome.unwrap();
                     break;
                 }
-                () = cancel => assert!(turns < 10_000, "the change was lost"),
+                () = cancel => assert!(turns < 1_000, "the change was lost"),
             }
         }
         assert_eq!(underlay.resolve(&target).unwrap().as_ref().unwrap().mtu, 1400);
@@ -446,10 +447,10 @@ fn a_cancelled_wait_loses_no_change() {
 #[test]
 fn a_change_is_found_though_its_announcement_was_lost() {
     Lab::run(async |lab| {
-        lab.ip("host", "route add default via 192.0.2.2");
+        // Without a route there is no neighbour, whose changes would have the route asked again.
         let target = vxlan("203.0.113.9");
         let mut underlay = follow(&[target]).await;
-        path(&mut underlay, &target, |path| path.uplink_name == "up0").await;
+        unresolved(&mut underlay, &target, Reason::NoRoute, "").await;
 
         // More than the socket holds while nobody reads, and the change that matters last.
         let flood =

@@ -18,6 +18,7 @@ use ovs_ebpf_common::{
     wire::outer::{self, Outer},
 };
 use ovs_ebpf_tests::vectors::{Kind, Tunnel};
+use ovs_loader::datapath::OBJECT;
 
 use crate::run::{self, Input, PASS, REDIRECT};
 
@@ -81,7 +82,7 @@ impl Host {
             ));
             ip(&format!("link set peer{index} up"));
         }
-        let mut ebpf = Ebpf::load(&object()).expect("the BPF object loads");
+        let mut ebpf = Ebpf::load(object()).expect("the BPF object loads");
         for program in Program::ALL {
             let name = program.name();
             let program: &mut SchedClassifier =
@@ -310,12 +311,13 @@ pub(crate) fn reason(name: &str) -> Reason {
     all.find(|reason| reason.name() == name).unwrap_or_else(|| panic!("no reason {name:?}"))
 }
 
-fn object() -> Vec<u8> {
-    std::fs::read(concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/../target/bpf/bpfel-unknown-none/release/ovs-ebpf"
-    ))
-    .expect("the BPF object: cargo xtask build-ebpf")
+/// The object that the daemon embeds.
+pub(crate) fn object() -> &'static [u8] {
+    assert!(
+        !OBJECT.is_empty(),
+        "built without the BPF programs: run `cargo xtask setup`, then again"
+    );
+    OBJECT
 }
 
 fn map<T>(ebpf: &mut Ebpf, name: &str) -> T

@@ -7,4 +7,5 @@ mod host;
 mod hostile;
 mod oracle;
 mod run;
+mod size;
 mod wire;

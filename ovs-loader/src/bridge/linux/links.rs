@@ -143,7 +143,8 @@ impl<'a> Link<'a> {
     }
 }
 
-fn bridges(messages: &[LinkMessage], defaults: Defaults) -> Bridges {
+/// The bridges among the links with their ports. Veth peers are still to be added.
+pub(super) fn bridges(messages: &[LinkMessage], defaults: Defaults) -> Bridges {
     let links: Vec<_> = messages.iter().map(Link::new).collect();
     let mut bridges: Bridges = links
         .iter()

@@ -56,7 +56,7 @@ impl Change {
         if result.is_err() {
             while let Some(Undo { what, message }) = self.undo.pop() {
                 if let Err(refused) = self.requests.change(message, 0).await {
-                    tracing::warn!(%refused, "cannot {what} again");
+                    tracing::warn!(%refused, "could not take a change back: {what}");
                 }
             }
         }
@@ -126,13 +126,14 @@ impl Change {
             .change(RouteNetlinkMessage::NewLink(message), NLM_F_CREATE | NLM_F_EXCL)
             .await
             .map_err(|refused| Error::create(name, kind, &refused))?;
-        self.look().await?;
-        let index = self.link(name).ok_or_else(|| Error::NoInterface(name.to_owned()))?.index();
+        let mut created = LinkMessage::default();
+        created.attributes.push(LinkAttribute::IfName(name.to_owned()));
         self.undo.push(Undo {
             what: format!("delete {name}"),
-            message: RouteNetlinkMessage::DelLink(of(index)),
+            message: RouteNetlinkMessage::DelLink(created),
         });
-        Ok(index)
+        self.look().await?;
+        self.link(name).map(|link| link.index()).ok_or_else(|| Error::NoInterface(name.to_owned()))
     }
 
     /// Deletes an interface. There is no way back.
@@ -230,15 +231,12 @@ impl Change {
         let key = spec.key.unwrap_or_default();
         let existing = match &spec.name {
             Some(name) => self.tunnel_named(name, spec)?,
-            None => match self.tunnel_port(bridge_index, |tunnel| spec.matches(tunnel)) {
-                Some(found) => Some(found),
-                None => self.tunnel_named(&format!("vxlan{key}"), spec)?,
-            },
+            None => self.tunnel_port(bridge_index, |tunnel| spec.matches(tunnel)),
         };
         let (name, index, created) = match existing {
             Some((name, index)) => (name, index, false),
             None => {
-                let name = spec.name.clone().unwrap_or_else(|| format!("vxlan{key}"));
+                let name = spec.name.clone().unwrap_or_else(|| self.vxlan_name(key));
                 check_name(&name)?;
                 let data = InfoData::Vxlan(vxlan_info(spec, key));
                 let index = self.create(&name, Kind::Vxlan, InfoKind::Vxlan, Some(data)).await?;
@@ -320,6 +318,13 @@ impl Change {
         // Before it is up, so that a full mesh never loops, not even for a moment.
         self.set_isolated(index, &name, true).await?;
         self.set_up(index, &name).await
+    }
+
+    /// `vxlan<key>`, or the first free one with a number after it.
+    fn vxlan_name(&self, key: u32) -> String {
+        let first = std::iter::once(format!("vxlan{key}"));
+        let others = (2_u32..).map(|number| format!("vxlan{key}-{number}"));
+        first.chain(others).find(|name| self.link(name).is_none()).unwrap_or_default()
     }
 
     /// The first free name.

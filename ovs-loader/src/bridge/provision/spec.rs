@@ -26,7 +26,8 @@ pub struct BridgeSpec {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TunnelSpec {
     /// The device's name; for GRE with several remotes a number follows it. Without one:
-    /// `vxlan<key>`, `gre-<number>`.
+    /// `vxlan<key>` (`-<number>` after it where that
+    /// is taken), `gre-<number>`.
     pub name: Option<String>,
     /// VXLAN or GRE.
     pub encap: Encap,

@@ -1,0 +1,148 @@
+//! The socket itself: who may open it, what happens to one that was left behind, and its end.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::stat::{Mode, umask};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use super::{Request, routes, shown};
+
+/// How long answers under way may take once the server is to end.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Why the control socket can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// A daemon answers there.
+    #[error(
+        "another ovs-loader answers at {0}: stop it, take over with --takeover, or name another \
+         --socket"
+    )]
+    InUse(String),
+    /// Something else is there.
+    #[error("{0} exists and is not a socket: name another --socket")]
+    NotSocket(String),
+    /// The system refuses.
+    #[error("cannot open the control socket {path}")]
+    Io {
+        /// Its path.
+        path: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// A server that runs. Dropping it stops it and removes its socket.
+#[derive(Debug)]
+pub struct ServerGuard {
+    socket: SocketFile,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<()>,
+}
+
+impl ServerGuard {
+    /// Stops listening, lets answers under way reach their clients, and removes the socket.
+    pub async fn shutdown(mut self) {
+        self.socket.remove();
+        drop(self.stop.take());
+        // A client that does not read its answer must not hold up the daemon.
+        let _ = tokio::time::timeout(GRACE, &mut self.task).await;
+    }
+}
+
+impl Drop for ServerGuard {
+    fn drop(&mut self) {
+        self.task.abort();
+        self.socket.remove();
+    }
+}
+
+/// Opens the control socket at `path` and answers there until the guard is dropped. Each request
+/// goes to `sender`. Call within a tokio runtime.
+///
+/// The socket can be opened by root only, from its first moment on. A missing parent directory is
+/// made. A socket where nobody answers is replaced.
+///
+/// # Errors
+/// Another daemon answers there, something else is there, or the system refuses.
+pub fn serve(path: &Path, sender: mpsc::Sender<Request>) -> Result<ServerGuard, BindError> {
+    let failed = |source| BindError::Io { path: shown(path), source };
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        fs::DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(failed)?;
+    }
+    clear(path)?;
+    let listener = bind_private(path).map_err(failed)?;
+    let socket = SocketFile::of(path).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    let listener = tokio::net::UnixListener::from_std(listener).map_err(failed)?;
+
+    let (stop, stopped) = oneshot::channel::<()>();
+    let task = tokio::spawn(async move {
+        let server = axum::serve(listener, routes::router(sender))
+            // The sender is never used: dropping it is the signal.
+            .with_graceful_shutdown(async { drop(stopped.await) });
+        if let Err(error) = server.await {
+            tracing::error!("the control socket failed: {error}");
+        }
+    });
+    Ok(ServerGuard { socket, stop: Some(stop), task })
+}
+
+/// Removes a socket that a dead daemon left behind.
+fn clear(path: &Path) -> Result<(), BindError> {
+    let failed = |source| BindError::Io { path: shown(path), source };
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed(error)),
+        Ok(found) if !found.file_type().is_socket() => {
+            return Err(BindError::NotSocket(shown(path)));
+        }
+        Ok(_) => {}
+    }
+    match UnixStream::connect(path) {
+        Ok(_) => Err(BindError::InUse(shown(path))),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            fs::remove_file(path).map_err(failed)
+        }
+        Err(error) => Err(failed(error)),
+    }
+}
+
+/// Binds with mode 0600: through the umask, since a `chmod` afterwards would come too late.
+fn bind_private(path: &Path) -> io::Result<UnixListener> {
+    let before = umask(Mode::from_bits_truncate(0o177));
+    let bound = UnixListener::bind(path);
+    umask(before);
+    bound
+}
+
+/// The file of a socket of our own. A successor may have put its own in the same place.
+#[derive(Debug)]
+struct SocketFile {
+    path: PathBuf,
+    device_and_inode: (u64, u64),
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<Self> {
+        let found = fs::symlink_metadata(path)?;
+        Ok(Self { path: path.to_owned(), device_and_inode: (found.dev(), found.ino()) })
+    }
+
+    fn remove(&self) {
+        let ours =
+            Self::of(&self.path).is_ok_and(|found| found.device_and_inode == self.device_and_inode);
+        if ours && let Err(error) = fs::remove_file(&self.path) {
+            tracing::warn!("cannot remove {}: {error}", shown(&self.path));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

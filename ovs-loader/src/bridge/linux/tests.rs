@@ -1,0 +1,332 @@
+//! What this host's kernel cannot be made to send, from bytes as the kernel lays them out
+//! (`linux/if_link.h`, `linux/if_tunnel.h`, `linux/neighbour.h`).
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use netlink_packet_core::Parseable;
+use netlink_packet_route::link::{InfoVxlan, LinkMessage};
+use ovs_ebpf_common::Reason;
+
+use super::fdb::{self, Record, VxlanPorts};
+use super::links;
+use super::tunnel::{self, Defaults};
+use crate::bridge::model::{
+    Bridge, BridgeKind, Bridges, Changes, Device, Encap, FdbEntry, FdbKey, FdbKind, Mac, Port,
+    Remote, Tunnel, Why,
+};
+
+const MAC: Mac = Mac([2, 0, 0, 0, 0, 0x0a]);
+
+const IFLA_IFNAME: u16 = 3;
+const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+
+/// An attribute: length, type, value, padding.
+fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+    let length = u16::try_from(4 + value.len()).expect("short");
+    let mut bytes = [length.to_ne_bytes(), kind.to_ne_bytes()].concat();
+    bytes.extend(value);
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+    bytes
+}
+
+/// A link of that kind.
+fn link(kind: &str, data: &[Vec<u8>], others: &[Vec<u8>]) -> LinkMessage {
+    let mut bytes = vec![0; 16]; // struct ifinfomsg
+    bytes[2..4].copy_from_slice(&1_u16.to_ne_bytes()); // ARPHRD_ETHER
+    bytes[4..8].copy_from_slice(&7_u32.to_ne_bytes());
+    bytes.extend(attribute(IFLA_IFNAME, b"port\0"));
+    let info = [
+        attribute(IFLA_INFO_KIND, format!("{kind}\0").as_bytes()),
+        attribute(IFLA_INFO_DATA, &data.concat()),
+    ];
+    bytes.extend(attribute(IFLA_LINKINFO, &info.concat()));
+    bytes.extend(others.concat());
+    LinkMessage::parse(bytes.as_slice()).expect("a link")
+}
+
+/// A link of that kind as the port it would be.
+fn port(kind: &str, data: &[Vec<u8>], others: &[Vec<u8>]) -> Port {
+    links::Link::new(&link(kind, data, others)).port()
+}
+
+fn tunnel_of(port: Port) -> Tunnel {
+    match port.device {
+        Device::Tunnel(tunnel) => *tunnel,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn remote(address: &str, options: &str) -> Remote {
+    Remote { address: address.parse().expect("an address"), options: options.to_owned() }
+}
+
+mod gre {
+    pub(super) const LINK: u16 = 1;
+    pub(super) const IFLAGS: u16 = 2;
+    pub(super) const OFLAGS: u16 = 3;
+    pub(super) const IKEY: u16 = 4;
+    pub(super) const OKEY: u16 = 5;
+    pub(super) const LOCAL: u16 = 6;
+    pub(super) const REMOTE: u16 = 7;
+    pub(super) const TTL: u16 = 8;
+    pub(super) const TOS: u16 = 9;
+    pub(super) const PMTUDISC: u16 = 10;
+    pub(super) const ENCAP_TYPE: u16 = 14;
+    pub(super) const COLLECT_METADATA: u16 = 18;
+    pub(super) const IGNORE_DF: u16 = 19;
+    pub(super) const FWMARK: u16 = 20;
+
+    pub(super) const CSUM: [u8; 2] = [0x80, 0];
+    pub(super) const KEY: [u8; 2] = [0x20, 0];
+    pub(super) const SEQ: [u8; 2] = [0x10, 0];
+}
+
+/// What `ipgre_fill_info` sends for a plain gretap, with `changes` instead of its own.
+fn gretap(changes: &[(u16, &[u8])]) -> Tunnel {
+    let plain: [(u16, &[u8]); 14] = [
+        (gre::LINK, &[0; 4]),
+        (gre::IFLAGS, &[0; 2]),
+        (gre::OFLAGS, &[0; 2]),
+        (gre::IKEY, &[0; 4]),
+        (gre::OKEY, &[0; 4]),
+        (gre::LOCAL, &[192, 0, 2, 1]),
+        (gre::REMOTE, &[192, 0, 2, 2]),
+        (gre::TTL, &[0]),
+        (gre::TOS, &[0]),
+        (gre::PMTUDISC, &[1]),
+        (gre::FWMARK, &[0; 4]),
+        (gre::ENCAP_TYPE, &[0; 2]),
+        (gre::IGNORE_DF, &[0]),
+        (22, &[0]), // IFLA_GRE_ERSPAN_VER
+    ];
+    let changed = |kind| changes.iter().any(|(other, _)| *other == kind);
+    let data: Vec<_> = plain
+        .iter()
+        .filter(|(kind, _)| !changed(*kind))
+        .chain(changes)
+        .map(|(kind, value)| attribute(*kind, value))
+        .collect();
+    tunnel_of(port("gretap", &data, &[]))
+}
+
+fn unsupported(changes: &[(u16, &[u8])]) -> Vec<Why> {
+    gretap(changes).unsupported
+}
+
+#[test]
+fn a_plain_gretap_has_no_key_and_inherits_the_ttl() {
+    let found = gretap(&[]);
+    assert_eq!((found.encap, found.dst_port, found.source_ports), (Encap::Gre, 0, (0, 0)));
+    assert_eq!(found.local, Some(IpAddr::from([192, 0, 2, 1])));
+    assert_eq!(found.remotes, [remote("192.0.2.2", "")]);
+    assert_eq!((found.key_in, found.key_out), (None, None));
+    assert_eq!((found.ttl, found.tos, found.df), (None, Some(0), true));
+    assert_eq!((found.link, found.ageing), (None, None));
+    assert_eq!(found.unsupported, []);
+}
+
+#[test]
+fn gretap_keys_count_only_where_their_flag_is_set() {
+    let keys: [(u16, &[u8]); 3] =
+        [(gre::IKEY, &[0, 0, 1, 0]), (gre::OKEY, &[0, 1, 0, 0]), (gre::IFLAGS, &gre::KEY)];
+    let found = gretap(&keys);
+    assert_eq!((found.key_in, found.key_out), (Some(256), None));
+    let found = gretap(&[keys[0], keys[1], (gre::OFLAGS, &gre::KEY)]);
+    assert_eq!((found.key_in, found.key_out), (None, Some(65536)));
+    assert_eq!(found.unsupported, []);
+}
+
+#[test]
+fn gretap_ttl_tos_and_device_are_read() {
+    let found = gretap(&[(gre::TTL, &[9]), (gre::TOS, &[0x10]), (gre::LINK, &3_u32.to_ne_bytes())]);
+    assert_eq!((found.ttl, found.tos, found.link), (Some(9), Some(0x10), Some(3)));
+    assert_eq!(gretap(&[(gre::TOS, &[1])]).tos, None);
+}
+
+#[test]
+fn gretap_without_local_or_remote_has_none() {
+    let found = gretap(&[(gre::LOCAL, &[0; 4]), (gre::REMOTE, &[0; 4])]);
+    assert_eq!((found.local, found.remotes), (None, vec![]));
+}
+
+#[test]
+fn gretap_df_follows_pmtudisc_and_ignore_df() {
+    let inherited = gretap(&[(gre::PMTUDISC, &[0])]);
+    assert_eq!(inherited.unsupported, [Why::new(Reason::TunnelOption, "nopmtudisc")]);
+    let never = gretap(&[(gre::PMTUDISC, &[0]), (gre::IGNORE_DF, &[1])]);
+    assert_eq!((never.df, never.unsupported), (false, vec![]));
+}
+
+#[test]
+fn gretap_options_that_are_not_reproduced_are_named() {
+    let option = |words| Why::new(Reason::TunnelOption, words);
+    let checksum = |words| Why::new(Reason::TunnelChecksum, words);
+    assert_eq!(unsupported(&[(gre::OFLAGS, &gre::CSUM)]), [checksum("ocsum")]);
+    let both: [(u16, &[u8]); 2] = [(gre::OFLAGS, &gre::CSUM), (gre::IFLAGS, &gre::CSUM)];
+    assert_eq!(unsupported(&both), [checksum("csum")]);
+    assert_eq!(unsupported(&[(gre::IFLAGS, &gre::SEQ)]), [option("iseq")]);
+    assert_eq!(unsupported(&[(gre::ENCAP_TYPE, &1_u16.to_ne_bytes())]), [option("encap fou")]);
+    assert_eq!(unsupported(&[(gre::ENCAP_TYPE, &2_u16.to_ne_bytes())]), [option("encap gue")]);
+    assert_eq!(unsupported(&[(gre::FWMARK, &5_u32.to_ne_bytes())]), [option("fwmark 0x5")]);
+    assert_eq!(unsupported(&[(gre::COLLECT_METADATA, &[])]), [Reason::TunnelExternal.into()]);
+    assert_eq!(
+        unsupported(&[(gre::REMOTE, &[239, 1, 1, 1])]),
+        [Why::new(Reason::TunnelGroup, "239.1.1.1")]
+    );
+}
+
+#[test]
+fn ip6gretap_is_gre_over_ipv6() {
+    let data = [
+        attribute(gre::IFLAGS, &gre::KEY),
+        attribute(gre::IKEY, &[0, 0, 0, 7]),
+        attribute(gre::LOCAL, &[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
+        attribute(gre::REMOTE, &[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]),
+    ];
+    let found = tunnel_of(port("ip6gretap", &data, &[]));
+    assert_eq!((found.encap, found.key_in), (Encap::Gre, Some(7)));
+    assert_eq!(found.remotes, [remote("2001:db8::2", "")]);
+    assert_eq!(found.unsupported, [Why::new(Reason::TunnelIpv6, "2001:db8::1")]);
+}
+
+#[test]
+fn a_tunnel_whose_underlay_is_in_another_namespace_is_unsupported() {
+    let id = attribute(IFLA_LINK_NETNSID, &3_i32.to_ne_bytes());
+    let found = tunnel_of(port("gretap", &[attribute(gre::PMTUDISC, &[1])], &[id]));
+    assert_eq!(found.unsupported, [Why::new(Reason::TunnelOption, "link-netnsid 3")]);
+}
+
+#[test]
+fn vlan_filtering_is_read() {
+    const IFLA_BR_VLAN_FILTERING: u16 = 7;
+    let defaults = Defaults { ttl: 64, source_ports: (1, 2) };
+    for on in [0, 1] {
+        let link = link("bridge", &[attribute(IFLA_BR_VLAN_FILTERING, &[on])], &[]);
+        assert_eq!(links::bridges(&[link], defaults)[&7].vlan_filtering, on == 1);
+    }
+}
+
+#[test]
+fn gpe_is_unsupported() {
+    let defaults = Defaults { ttl: 64, source_ports: (1, 2) };
+    let found = tunnel::vxlan(&[InfoVxlan::Gpe], defaults);
+    assert_eq!(found.unsupported, [Reason::TunnelGpe.into()]);
+}
+
+#[test]
+fn an_empty_source_port_range_is_the_namespaces() {
+    let defaults = Defaults { ttl: 64, source_ports: (100, 200) };
+    // udp_flow_src_port: min >= max.
+    let found = tunnel::vxlan(&[InfoVxlan::PortRange((5000, 5000))], defaults);
+    assert_eq!(found.source_ports, (100, 200));
+}
+
+#[test]
+fn other_encapsulations_are_named_by_their_kind() {
+    assert_eq!(port("geneve", &[], &[]).device, Device::Other("geneve".to_owned()));
+    assert_eq!(port("new-kind", &[], &[]).device, Device::Other("new-kind".to_owned()));
+    assert_eq!(port("bond", &[], &[]).device, Device::Ethernet);
+}
+
+const NDA_DST: u16 = 1;
+const NDA_LLADDR: u16 = 2;
+const NDA_VLAN: u16 = 5;
+const NDA_MASTER: u16 = 9;
+const NDA_NH_ID: u16 = 13;
+const NDA_FLAGS_EXT: u16 = 15;
+const NTF_SELF: u8 = 2;
+const NTF_EXT_LOCKED: u32 = 2;
+const NUD_REACHABLE: u16 = 2;
+const NUD_STALE: u16 = 4;
+const NUD_NOARP: u16 = 0x40;
+const NUD_PERMANENT: u16 = 0x80;
+
+fn neighbour(state: u16, flags: u8, attributes: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = vec![7, 0, 0, 0]; // struct ndmsg: AF_BRIDGE
+    bytes.extend(5_u32.to_ne_bytes());
+    bytes.extend(state.to_ne_bytes());
+    bytes.extend([flags, 0]);
+    bytes.extend(attribute(NDA_LLADDR, &MAC.0));
+    bytes.extend(attributes.concat());
+    assert!(fdb::is_fdb(&bytes));
+    bytes
+}
+
+#[test]
+fn a_bridge_entrys_kind_is_its_state() {
+    let master = attribute(NDA_MASTER, &9_u32.to_ne_bytes());
+    let vlan = attribute(NDA_VLAN, &100_u16.to_ne_bytes());
+    let locked = attribute(NDA_FLAGS_EXT, &NTF_EXT_LOCKED.to_ne_bytes());
+    let plain = attribute(NDA_FLAGS_EXT, &[0; 4]);
+    for (state, extension, kind) in [
+        (NUD_PERMANENT, &plain, FdbKind::Local),
+        (NUD_NOARP, &plain, FdbKind::Static),
+        (NUD_REACHABLE, &plain, FdbKind::Dynamic),
+        (NUD_STALE, &plain, FdbKind::Dynamic),
+        (NUD_REACHABLE, &locked, FdbKind::Locked),
+    ] {
+        let attributes = [master.clone(), vlan.clone(), extension.clone()];
+        assert_eq!(
+            fdb::parse(&neighbour(state, 0, &attributes)),
+            Some(Record::Bridge {
+                bridge: 9,
+                key: FdbKey { vlan: 100, mac: MAC },
+                entry: FdbEntry { port: 5, kind },
+            })
+        );
+    }
+}
+
+/// A bridge (9) with a vxlan port (5).
+fn bridges() -> (Bridges, VxlanPorts) {
+    let mut vxlan = port("vxlan", &[], &[]);
+    vxlan.ifindex = 5;
+    let bridge = Bridge {
+        ifindex: 9,
+        name: "br-ex".to_owned(),
+        kind: BridgeKind::Linux,
+        mac: Mac::ZERO,
+        up: true,
+        ageing: Duration::from_secs(300),
+        vlan_filtering: false,
+        nf_call: false,
+        ports: [(5, vxlan)].into(),
+        fdb: [].into(),
+    };
+    let bridges = Bridges::from([(9, bridge)]);
+    let ports = fdb::vxlan_ports(&bridges);
+    (bridges, ports)
+}
+
+#[test]
+fn a_nexthop_group_shows_in_the_remotes_options() {
+    let (mut bridges, ports) = bridges();
+    let message = neighbour(NUD_NOARP, NTF_SELF, &[attribute(NDA_NH_ID, &7_u32.to_ne_bytes())]);
+    let record = fdb::parse(&message).expect("a record");
+    let mut changes = Changes::default();
+    fdb::apply(&mut bridges, &ports, record, true, &mut changes);
+    assert_eq!(changes.fdb, [(9, FdbKey { vlan: 0, mac: MAC })]);
+    let tunnel = fdb::tunnel_mut(&mut bridges, 9, 5).expect("the tunnel");
+    assert_eq!(tunnel.fdb[&MAC], [remote("0.0.0.0", "nhid 7")]);
+}
+
+#[test]
+fn an_entry_told_twice_is_one_change() {
+    let (mut bridges, ports) = bridges();
+    let message = neighbour(NUD_NOARP, NTF_SELF, &[attribute(NDA_DST, &[192, 0, 2, 2])]);
+    for (present, expected) in [(true, 1), (true, 0), (false, 1), (false, 0)] {
+        let mut changes = Changes::default();
+        let record = fdb::parse(&message).expect("a record");
+        fdb::apply(&mut bridges, &ports, record, present, &mut changes);
+        assert_eq!(changes.fdb.len(), expected);
+    }
+}
+
+#[test]
+fn another_devices_address_list_is_no_fdb() {
+    assert_eq!(fdb::parse(&neighbour(NUD_PERMANENT, NTF_SELF, &[])), None);
+}

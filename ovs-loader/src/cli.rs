@@ -1,0 +1,95 @@
+//! The command line: what is asked, and how the answer looks.
+
+use anyhow::Result;
+
+use crate::api::client::Client;
+use crate::bridge::provision;
+use crate::config::Config;
+use crate::daemon::{self, RunOptions};
+use args::{BridgeCommand, Command, FdbCommand, PortCommand, TunnelCommand};
+
+pub use args::Cli;
+
+mod args;
+mod output;
+pub mod preflight;
+mod tables;
+
+/// Does what the command line asks.
+///
+/// # Errors
+/// Whatever went wrong, in words for the person who typed it.
+pub async fn execute(cli: Cli) -> Result<()> {
+    let client = Client::new(&cli.socket);
+    match cli.command {
+        Command::Run { config, takeover } => {
+            let config = Config::load(config.as_deref())?;
+            preflight::pass(&cli.bpffs)?;
+            let Cli { socket, bpffs, .. } = cli;
+            daemon::run(RunOptions { config, socket, bpffs, takeover }).await
+        }
+        Command::Check { config, json } => {
+            let config = Config::load(config.as_deref())?;
+            let failures = preflight::failures(&cli.bpffs);
+            let mut status = daemon::check(&config).await?;
+            status.warnings.extend(failures.iter().map(ToString::to_string));
+            status.warnings.extend(preflight::warnings());
+            output::report(json, &status, tables::status)?;
+            anyhow::ensure!(failures.is_empty(), "the daemon can't run here: see the warnings");
+            Ok(())
+        }
+        Command::Status { json } => output::report(json, &client.status().await?, tables::status),
+        Command::Fdb { command: FdbCommand::Show { bridge, json } } => {
+            output::report(json, &client.fdb(bridge.as_deref()).await?, tables::fdb)
+        }
+        Command::Stats { json } => output::report(json, &client.stats().await?, tables::stats),
+        Command::Accelerate { bridge, switch } => {
+            Ok(client.accelerate(&bridge, switch.is_on()).await?)
+        }
+        Command::Down => {
+            let done = daemon::down(&cli.socket, &cli.bpffs).await?;
+            output::print(if done {
+                "detached: traffic goes through the bridges\n"
+            } else {
+                "nothing is attached\n"
+            })
+        }
+        Command::Bridge { command } => done(match command {
+            BridgeCommand::Add { name } => provision::add_bridge(&name).await,
+            BridgeCommand::Del { name } => provision::del_bridge(&name).await,
+        }),
+        Command::Port { command } => done(match command {
+            PortCommand::Add { bridge, interface } => {
+                provision::add_port(&bridge, &interface).await
+            }
+            PortCommand::Del { bridge, interface } => {
+                provision::del_port(&bridge, &interface).await
+            }
+        }),
+        Command::Tunnel { command } => match command {
+            TunnelCommand::Show { bridge, json } => {
+                output::report(json, &client.tunnels(bridge.as_deref()).await?, tables::tunnels)
+            }
+            TunnelCommand::Add(add) => {
+                let (bridge, spec) = add.into_spec();
+                done(provision::add_tunnel(&bridge, &spec).await)
+            }
+            TunnelCommand::Del { bridge, name } => {
+                done(provision::del_tunnel(&bridge, &name).await)
+            }
+        },
+    }
+}
+
+/// Says what was changed.
+fn done(result: Result<Vec<provision::Action>, provision::Error>) -> Result<()> {
+    let actions = result?;
+    let mut text = String::new();
+    for action in &actions {
+        text.push_str(&format!("{action}\n"));
+    }
+    if actions.is_empty() {
+        text.push_str("nothing to change\n");
+    }
+    output::print(&text)
+}

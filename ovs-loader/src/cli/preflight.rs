@@ -1,0 +1,161 @@
+//! What `run` needs of the host, looked at before anything is changed.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MsFlags, mount};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
+
+/// Where the kernel's BPF file system belongs.
+const BPFFS: &str = "/sys/fs/bpf";
+
+/// The kernel's own type information.
+const BTF: &str = "/sys/kernel/btf/vmlinux";
+
+/// TCX came with 6.6.
+const OLDEST_KERNEL: (u32, u32) = (6, 6);
+
+/// The capabilities that programs, maps and netlink need, by their bit (`linux/capability.h`).
+const CAPABILITIES: [(&str, u32); 2] = [("CAP_NET_ADMIN", 12), ("CAP_BPF", 39)];
+
+/// What keeps the daemon from running here. The message says what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// Not root.
+    #[error("ovs-loader must run as root (it lacks {}): try sudo", .0.join(" and "))]
+    NotRoot(Vec<&'static str>),
+    /// The kernel has no type information.
+    #[error("the kernel has no {BTF}: use a kernel built with CONFIG_DEBUG_INFO_BTF=y")]
+    NoBtf,
+    /// The kernel is too old.
+    #[error("kernel {0} is too old: use 6.6 or newer, which can attach BPF programs by TCX links")]
+    OldKernel(String),
+    /// No BPF file system.
+    #[error(
+        "{0} is not in a BPF file system: mount one with `mount -t bpf bpf {BPFFS}`, or name a \
+         directory in one with --bpffs"
+    )]
+    NoBpffs(String),
+    /// A BPF file system can't be mounted.
+    #[error("cannot mount a BPF file system at {BPFFS}: {0}: is CONFIG_BPF_SYSCALL on?")]
+    Mount(String),
+}
+
+/// What is missing on this host. `run` mounts the BPF file system itself: see [`mount_bpffs`].
+#[must_use]
+pub fn failures(bpffs: &Path) -> Vec<Failure> {
+    let mut failures = Vec::new();
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let missing = missing_capabilities(&status);
+    if !missing.is_empty() {
+        failures.push(Failure::NotRoot(missing));
+    }
+    if !Path::new(BTF).exists() {
+        failures.push(Failure::NoBtf);
+    }
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    if kernel_version(&release).is_some_and(|version| version < OLDEST_KERNEL) {
+        failures.push(Failure::OldKernel(release.trim().to_owned()));
+    }
+    if !in_bpffs(bpffs) {
+        failures.push(Failure::NoBpffs(bpffs.display().to_string()));
+    }
+    failures
+}
+
+/// Makes the host ready for the daemon, as far as that is its to do, or says what is missing.
+///
+/// # Errors
+/// The first [`Failure`].
+pub fn pass(bpffs: &Path) -> Result<(), Failure> {
+    match failures(bpffs).into_iter().find(|failure| !matches!(failure, Failure::NoBpffs(_))) {
+        Some(failure) => Err(failure),
+        None => mount_bpffs(bpffs),
+    }
+}
+
+/// What does not keep the daemon from running, but makes it slow.
+#[must_use]
+pub fn warnings() -> Vec<String> {
+    let jit = fs::read_to_string("/proc/sys/net/core/bpf_jit_enable");
+    match jit {
+        Ok(enabled) if enabled.trim() == "0" => vec![
+            "the BPF JIT is off, so the fast path is slow: sysctl net.core.bpf_jit_enable=1"
+                .to_owned(),
+        ],
+        _ => Vec::new(),
+    }
+}
+
+/// Mounts a BPF file system in its usual place if `bpffs` lies there and none is mounted.
+///
+/// # Errors
+/// `bpffs` lies elsewhere and in no BPF file system, or the kernel refuses the mount.
+pub fn mount_bpffs(bpffs: &Path) -> Result<(), Failure> {
+    if in_bpffs(bpffs) {
+        return Ok(());
+    }
+    if !bpffs.starts_with(BPFFS) {
+        return Err(Failure::NoBpffs(bpffs.display().to_string()));
+    }
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    mount(Some("bpf"), BPFFS, Some("bpf"), flags, Some("mode=0700"))
+        .map_err(|error| Failure::Mount(io::Error::from(error).to_string()))
+}
+
+/// Whether the directory, or what exists of the way to it, is in a BPF file system.
+fn in_bpffs(directory: &Path) -> bool {
+    let absolute = std::path::absolute(directory).unwrap_or_else(|_| PathBuf::from(directory));
+    let existing = absolute.ancestors().find(|path| path.exists());
+    existing
+        .and_then(|path| statfs(path).ok())
+        .is_some_and(|found| found.filesystem_type() == BPF_FS_MAGIC)
+}
+
+/// The capabilities missing from `CapEff` of `/proc/self/status`.
+fn missing_capabilities(status: &str) -> Vec<&'static str> {
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0);
+    CAPABILITIES
+        .into_iter()
+        .filter(|(_, bit)| effective & (1 << bit) == 0)
+        .map(|(name, _)| name)
+        .collect()
+}
+
+/// Major and minor of a kernel release such as `6.1.0-18-amd64`.
+fn kernel_version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_compare_as_numbers() {
+        assert_eq!(kernel_version("6.1.0-18-amd64\n"), Some((6, 1)));
+        assert!(kernel_version("6.1.0-1").unwrap() < OLDEST_KERNEL);
+        assert!(kernel_version("6.12.0").unwrap() >= OLDEST_KERNEL);
+        assert_eq!(kernel_version("unknown"), None);
+    }
+
+    #[test]
+    fn missing_capabilities_are_named() {
+        assert!(missing_capabilities("CapEff:\t000001ffffffffff\n").is_empty());
+        assert_eq!(missing_capabilities("CapEff:\t0000000000001000\n"), ["CAP_BPF"]);
+        assert_eq!(missing_capabilities("").len(), 2);
+    }
+
+    #[test]
+    fn an_ordinary_directory_is_in_no_bpf_file_system() {
+        assert!(!in_bpffs(Path::new("/proc/nowhere")));
+        let elsewhere = mount_bpffs(Path::new("/proc/nowhere"));
+        assert_eq!(elsewhere, Err(Failure::NoBpffs("/proc/nowhere".to_owned())));
+    }
+}

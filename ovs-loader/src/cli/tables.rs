@@ -1,0 +1,169 @@
+//! Reports as tables for people: no lines, no colours, the same on a terminal and in a pipe.
+
+use std::fmt::{Display, Write};
+
+use comfy_table::{Cell, CellAlignment, Table, presets};
+use ovs_ebpf_common::Reason;
+
+use crate::api::report::{BridgeStatus, FdbReport, Stats, Status, Traffic, TunnelReport, Why};
+
+pub(super) fn status(status: &Status) -> String {
+    let mut text = String::new();
+    for warning in &status.warnings {
+        text.push_str(&format!("warning: {warning}\n"));
+    }
+    if status.bridges.is_empty() {
+        text.push_str("no bridges on this host\n");
+    }
+    for bridge in &status.bridges {
+        bridge_status(&mut text, bridge);
+    }
+    text
+}
+
+fn bridge_status(text: &mut String, bridge: &BridgeStatus) {
+    let state = accelerated(bridge.accelerated, &bridge.why);
+    let fdb = bridge.fdb;
+    let _ = writeln!(text, "{} ({}): accelerated: {state}", bridge.name, bridge.kind);
+    let _ = writeln!(text, "  FDB: {} of {} entries accelerated", fdb.accelerated, fdb.entries);
+    if !bridge.ports.is_empty() {
+        let mut ports = table(&["port", "device", "accelerated"]);
+        for port in &bridge.ports {
+            ports.add_row([
+                port.name.clone(),
+                port.device.clone(),
+                accelerated(port.accelerated, &port.why),
+            ]);
+        }
+        text.push_str(&indented(&ports));
+    }
+    if !bridge.tunnels.is_empty() {
+        let mut tunnels =
+            table(&["tunnel", "type", "key", "local", "remote", "uplink", "mtu", "accelerated"]);
+        for tunnel in &bridge.tunnels {
+            tunnels.add_row([
+                tunnel.name.clone(),
+                tunnel.encap.clone(),
+                or_dash(tunnel.key),
+                or_dash(tunnel.local),
+                or_dash(tunnel.remote),
+                or_dash(tunnel.uplink.as_ref()),
+                or_dash(tunnel.mtu),
+                accelerated(tunnel.accelerated, &tunnel.why),
+            ]);
+        }
+        text.push_str(&indented(&tunnels));
+    }
+}
+
+pub(super) fn fdb(report: &FdbReport) -> String {
+    let mut rows = table(&["bridge", "mac", "vlan", "kind", "port", "remote", "accelerated"]);
+    for entry in &report.entries {
+        rows.add_row([
+            entry.bridge.clone(),
+            entry.mac.clone(),
+            if entry.vlan == 0 { "-".to_owned() } else { entry.vlan.to_string() },
+            entry.kind.clone(),
+            entry.port.clone(),
+            or_dash(entry.remote),
+            accelerated(entry.accelerated, &entry.why),
+        ]);
+    }
+    lines(&rows)
+}
+
+pub(super) fn tunnels(report: &TunnelReport) -> String {
+    let mut rows = table(&[
+        "bridge",
+        "tunnel",
+        "type",
+        "key",
+        "remote",
+        "tx pkts",
+        "tx bytes",
+        "rx pkts",
+        "rx bytes",
+        "accelerated",
+    ]);
+    for tunnel in &report.tunnels {
+        let status = &tunnel.status;
+        rows.add_row([
+            Cell::new(&tunnel.bridge),
+            Cell::new(&status.name),
+            Cell::new(&status.encap),
+            Cell::new(or_dash(status.key)),
+            Cell::new(or_dash(status.remote)),
+            number(tunnel.tx.packets),
+            number(tunnel.tx.bytes),
+            number(tunnel.rx.packets),
+            number(tunnel.rx.bytes),
+            Cell::new(accelerated(status.accelerated, &status.why)),
+        ]);
+    }
+    lines(&rows)
+}
+
+pub(super) fn stats(stats: &Stats) -> String {
+    let mut fast = table(&["fast path", "packets", "bytes"]);
+    let mut program = |name: &str, traffic: Traffic| {
+        fast.add_row([Cell::new(name), number(traffic.packets), number(traffic.bytes)]);
+    };
+    program("port_ingress", stats.fast.port_ingress);
+    program("uplink_ingress", stats.fast.uplink_ingress);
+
+    let mut counts: Vec<_> = stats.reasons.iter().filter(|(_, count)| **count > 0).collect();
+    counts.sort_by(|(a, x), (b, y)| y.cmp(x).then(a.cmp(b)));
+    let mut reasons = table(&["left to the bridge", "packets", "because"]);
+    for (name, count) in &counts {
+        let help = Reason::ALL.iter().find(|reason| reason.name() == name.as_str());
+        let help = help.map_or("", |reason| reason.help());
+        reasons.add_row([Cell::new(name), number(**count), Cell::new(help)]);
+    }
+
+    let mut text = lines(&fast);
+    if let Some(share) = stats.fast_share {
+        let percent = share * 100.0;
+        let _ = writeln!(text, "share of the fast path: {percent:.2} %");
+    }
+    if !counts.is_empty() {
+        text.push('\n');
+        text.push_str(&lines(&reasons));
+    }
+    text
+}
+
+/// `yes`, or the reasons why not; a partly accelerated thing has both.
+fn accelerated(accelerated: bool, why: &[Why]) -> String {
+    let mut text = if accelerated { "yes" } else { "no" }.to_owned();
+    for (index, why) in why.iter().enumerate() {
+        text.push_str(if index == 0 { ": " } else { "; " });
+        text.push_str(&why.help);
+        if !why.detail.is_empty() {
+            let _ = write!(text, ": {}", why.detail);
+        }
+    }
+    text
+}
+
+fn or_dash(value: Option<impl Display>) -> String {
+    value.map_or_else(|| "-".to_owned(), |value| value.to_string())
+}
+
+fn number(value: u64) -> Cell {
+    Cell::new(value).set_alignment(CellAlignment::Right)
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(header.iter().copied());
+    table
+}
+
+/// The table's lines without trailing blanks.
+fn lines(table: &Table) -> String {
+    table.lines().fold(String::new(), |text, line| text + line.trim_end() + "\n")
+}
+
+fn indented(table: &Table) -> String {
+    table.lines().fold(String::new(), |text, line| text + " " + line.trim_end() + "\n")
+}

@@ -1,0 +1,56 @@
+//! The programs' size, which grows unseen, and every packet's cost with it.
+//!
+//! Time differs from run to run; the number of instructions does not. Another compiler or kernel may
+//! move it a little.
+
+use aya::{Ebpf, programs::SchedClassifier};
+use ovs_ebpf_common::abi::Program;
+
+use crate::host::object;
+
+/// Upper bounds of a program's size.
+struct Bounds {
+    /// Instructions that the verifier walked, on all paths together.
+    verified: u32,
+    /// Instructions after the verifier: dead code removed, some helpers inlined.
+    translated: u32,
+}
+
+/// The sizes when last set (Rust 1.96, LLVM 22, kernel 6.18), plus 5 %.
+const fn bounds(program: Program) -> Bounds {
+    match program {
+        Program::PortIngress => Bounds { verified: 1_935, translated: 987 },
+        Program::UplinkIngress => Bounds { verified: 2_715, translated: 762 },
+    }
+}
+
+#[test]
+fn programs_stay_within_their_bounds() {
+    let mut ebpf = Ebpf::load(object()).expect("the BPF object loads");
+    let mut beyond = Vec::new();
+    for program in Program::ALL {
+        let name = program.name();
+        let loaded: &mut SchedClassifier =
+            ebpf.program_mut(name).expect("in the object").try_into().expect("a classifier");
+        loaded.load().expect("the verifier accepts it");
+        let info = loaded.info().expect("the kernel tells of the program");
+        let verified = info.verified_instruction_count().expect("verified_insns: kernel 5.16");
+        // Eight bytes each.
+        let translated = info.size_translated().expect("xlated_prog_len: kernel 4.15") / 8;
+        let bounds = bounds(program);
+        println!("{name}: {verified} instructions verified, {translated} translated");
+        for (what, size, bound) in
+            [("verified", verified, bounds.verified), ("translated", translated, bounds.translated)]
+        {
+            if size > bound {
+                beyond.push(format!(
+                    "{name}: {size} instructions {what}, more than {bound}; if they are worth it, \
+                     set the bound in {} to {} and say in the commit what they buy",
+                    file!(),
+                    size + size / 20
+                ));
+            }
+        }
+    }
+    assert!(beyond.is_empty(), "{}", beyond.join("\n"));
+}
