@@ -29,7 +29,10 @@ fn a_panic_leaves_nothing_behind() -> Result<()> {
         panic!("on purpose");
     }));
     assert!(panicked.is_err() && !name.is_empty());
-    assert!(!forgotten.expect("started").wait()?.success(), "the lab has ended it");
+    let mut forgotten = forgotten.expect("started");
+    let ended = forgotten.try_wait()?;
+    forgotten.kill()?;
+    assert!(ended.is_some(), "the lab ends what runs in it");
     assert_eq!(left_by(&name), [""; 0]);
     Ok(())
 }
