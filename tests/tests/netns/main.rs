@@ -1,3 +1,4 @@
 //! Two hosts in network namespaces with the kernel's own bridges and tunnels. Needs root.
 
+mod cleanup;
 mod slow_path;
