@@ -59,7 +59,9 @@ fn target(tunnel: &Tunnel, remote: IpAddr) -> Target {
         tos: tunnel.tos.unwrap_or(0),
         protocol: tunnel.encap.ip_protocol(),
         dst_port: tunnel.dst_port,
-        link: tunnel.link,
+        // The kernel binds a tunnel's own remotes to its device, not those it learns
+        // (`vxlan_snoop`).
+        link: tunnel.link.filter(|_| tunnel.remotes.iter().any(|own| own.address == remote)),
     }
 }
 

@@ -268,3 +268,15 @@ fn a_remote_that_loses_its_options_needs_a_new_plan() {
     host.tunnel().fdb.insert(FAR, vec![plain(address(9))]);
     assert!(!plan.serves(&host.bridges, &[(BRIDGE, key(FAR))]));
 }
+
+#[test]
+fn only_a_tunnels_own_remotes_are_bound_to_its_device() {
+    let mut host = Host::new();
+    host.tunnel().link = Some(9);
+    let link = |remote| {
+        let targets = crate::mirror::targets(&host.bridges);
+        targets.into_iter().find(|target| target.remote == remote).map(|target| target.link)
+    };
+    assert_eq!(link(REMOTE), Some(Some(9)));
+    assert_eq!(link(OTHER_REMOTE), Some(None));
+}
