@@ -3,5 +3,6 @@
 mod accelerated;
 mod interop;
 mod slow_path;
+mod stations;
 mod traffic;
 mod underlay;
