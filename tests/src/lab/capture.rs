@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::Read as _,
+    io::{Read as _, Write as _},
     os::fd::{AsRawFd as _, OwnedFd},
     time::{Duration, Instant},
 };
@@ -65,6 +65,14 @@ impl Capture {
             }
         }
         bail!("no such frame within {LIMIT:?}")
+    }
+
+    /// Sends a frame out of the device as it is, Ethernet header first.
+    ///
+    /// # Errors
+    /// When the device is down.
+    pub fn send(&mut self, frame: &[u8]) -> Result<()> {
+        self.0.write_all(frame).context("cannot send a frame")
     }
 }
 

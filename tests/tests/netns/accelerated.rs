@@ -64,11 +64,20 @@ impl Accelerated {
 
     /// Has two containers exchange echoes and waits until every daemon has both in its maps.
     pub(crate) fn meet(&self, one: &Container, other: &Container) -> Result<()> {
-        wait_until(LIMIT, "the first echo", || {
-            let ping = traffic::ping(one, other.ipv4(), 56, 1, INTERVAL);
-            ping.is_ok_and(|ping| ping.received == 1).then_some(())
-        });
-        self.until_fast(&[one.mac(), other.mac()])
+        self.meet_all(&[one, other])
+    }
+
+    /// Has each container send echoes to the next and waits until every daemon has all in its maps.
+    pub(crate) fn meet_all(&self, containers: &[&Container]) -> Result<()> {
+        let next = containers.iter().cycle().skip(1);
+        for (one, other) in containers.iter().zip(next) {
+            wait_until(LIMIT, "the first echo", || {
+                let ping = traffic::ping(one, other.ipv4(), 56, 1, INTERVAL);
+                ping.is_ok_and(|ping| ping.received == 1).then_some(())
+            });
+        }
+        let macs: Vec<&str> = containers.iter().map(|container| container.mac()).collect();
+        self.until_fast(&macs)
     }
 
     /// Waits until every daemon accelerates these stations.

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 use ovs_ebpf_tests::lab::{
-    Container, Encap, Lab, Loader, counters,
+    Capture, Container, Encap, Lab, Loader, counters,
     traffic::{self, Datagrams},
     wait_until,
 };
@@ -23,6 +23,13 @@ const SECOND: Duration = Duration::from_secs(1);
 
 fn echo(from: &Container, to: Ipv4Addr) -> bool {
     traffic::ping(from, to, 56, 1, INTERVAL).is_ok_and(|ping| ping.received == 1)
+}
+
+/// Waits until a container's link is up.
+fn until_up(container: &Container) {
+    wait_until(LIMIT, "the link", || {
+        container.exec(&["ip", "link", "show", "dev", "eth0"]).contains("state UP").then_some(())
+    });
 }
 
 /// Sends echoes one after another until one comes back.
@@ -39,11 +46,14 @@ fn is_in_map(loader: &Loader, mac: &str) -> Result<bool> {
     let dump =
         Command::new("bpftool").args(["map", "dump", "pinned", &map.to_string_lossy()]).output()?;
     ensure!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
-    let bytes: Vec<u8> =
-        mac.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<_, _>>()?;
     let dump: Value = serde_json::from_slice(&dump.stdout)?;
-    let wanted = json!(bytes);
+    let wanted = json!(self::mac(mac)?);
     Ok(dump.as_array().into_iter().flatten().any(|entry| entry["key"]["mac"] == wanted))
+}
+
+/// The bytes of a MAC.
+fn mac(text: &str) -> Result<Vec<u8>> {
+    Ok(text.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<_, _>>()?)
 }
 
 /// The pin of this name somewhere below a directory.
@@ -64,9 +74,6 @@ fn a_new_container_is_fast_within_a_second_of_its_first_reply() -> Result<()> {
         for host in [0, 1] {
             pair.lab.host_mut(host).add_container()?;
             let (new, old) = (pair.lab.host(host).container(1), pair.lab.container(1 - host));
-            for loader in &pair.loaders {
-                assert!(!is_in_map(loader, new.mac())?, "nobody has heard of it");
-            }
             // Not yet reached while its devices come up.
             wait_until(LIMIT, "the first reply", || echo(old, new.ipv4()).then_some(()));
             for loader in &pair.loaders {
@@ -124,15 +131,12 @@ fn a_container_that_moves_is_reached_within_a_second_of_its_first_frame() -> Res
             pair.lab.move_container(from, index, to)?;
             let moved = pair.lab.host(to).containers().last().expect("it moved here");
             let (near, far) = (pair.lab.container(to), pair.lab.container(from));
-            wait_until(LIMIT, "its link", || {
-                moved.exec(&["cat", "/sys/class/net/eth0/carrier"]).starts_with('1').then_some(())
-            });
+            until_up(moved);
             let first = Instant::now();
             assert!(echo(moved, far.ipv4()) || echo(moved, far.ipv4()), "{ends:?}");
             until_reached(far, moved.ipv4(), first);
             until_reached(near, moved.ipv4(), first);
             pair.until_fast(&[moved.mac()])?;
-            traffic::transfer(far, (moved, moved.ipv4().into()), 5_000_000)?;
             let counted = pair.counted(|| {
                 assert_eq!(traffic::ping(far, moved.ipv4(), 56, 20, INTERVAL)?.received, 20);
                 assert_eq!(traffic::ping(near, moved.ipv4(), 56, 20, INTERVAL)?.received, 20);
@@ -142,6 +146,7 @@ fn a_container_that_moves_is_reached_within_a_second_of_its_first_frame() -> Res
             let local =
                 if ends == Ends::Both || (ends == Ends::First) == (to == 0) { 40 } else { 0 };
             assert_fast(&counted, 40 * pair.loaders.len() as u64 + local);
+            traffic::transfer(far, (moved, moved.ipv4().into()), 5_000_000)?;
         }
     }
     Ok(())
@@ -150,19 +155,7 @@ fn a_container_that_moves_is_reached_within_a_second_of_its_first_frame() -> Res
 #[test]
 fn three_hosts_are_a_full_mesh() -> Result<()> {
     let mut mesh = Accelerated::start_on(Lab::build(Encap::Vxlan, &[1, 1, 1])?, &[0, 1, 2])?;
-    for (from, to) in [(0, 1), (1, 2), (2, 0)] {
-        wait_until(LIMIT, "the mesh", || {
-            echo(mesh.lab.container(from), mesh.lab.container(to).ipv4()).then_some(())
-        });
-    }
-    for (at, loader) in mesh.loaders.iter().enumerate() {
-        for other in 0..3 {
-            let mac = mesh.lab.container(other).mac();
-            wait_until(LIMIT, &format!("{mac} fast on {at}"), || {
-                is_fast(loader, mac).then_some(())
-            });
-        }
-    }
+    mesh.meet_all(&[0, 1, 2].map(|host| mesh.lab.container(host)))?;
     for (from, to) in [(0, 1), (1, 2), (2, 0), (1, 0), (2, 1), (0, 2)] {
         let (from, to) = (mesh.lab.container(from), mesh.lab.container(to));
         let counted = mesh.counted(|| {
@@ -178,9 +171,7 @@ fn three_hosts_are_a_full_mesh() -> Result<()> {
     // One moves: the third learns of it from the second instead of the first.
     mesh.lab.move_container(0, 0, 1)?;
     let moved = mesh.lab.host(1).container(1);
-    wait_until(LIMIT, "its link", || {
-        moved.exec(&["cat", "/sys/class/net/eth0/carrier"]).starts_with('1').then_some(())
-    });
+    until_up(moved);
     let first = Instant::now();
     let third = mesh.lab.container(2);
     let _ = echo(moved, third.ipv4());
@@ -194,6 +185,39 @@ fn three_hosts_are_a_full_mesh() -> Result<()> {
         Ok(())
     })?;
     assert_fast(&counted, 40);
+    Ok(())
+}
+
+/// A UDP datagram without payload, from one MAC to another.
+fn frame(to: &Container, from: &Container) -> Result<Vec<u8>> {
+    let udp = [0xc0, 0, 0xc0, 1, 0, 8, 0, 0];
+    let ip = [0x45, 0, 0, 28, 0, 0, 0, 0, 64, 17, 0, 0];
+    let addresses = [from.ipv4().octets(), to.ipv4().octets()].concat();
+    Ok([&mac(to.mac())?[..], &mac(from.mac())?, &[8, 0], &ip, &addresses, &udp].concat())
+}
+
+/// Without any word to all: the bridges learn it from a unicast frame that the fast path leaves alone.
+#[test]
+fn a_mac_that_speaks_from_elsewhere_is_learned_there() -> Result<()> {
+    let mesh = Accelerated::start_on(Lab::build(Encap::Vxlan, &[1, 1, 1])?, &[0, 1, 2])?;
+    let [one, two, three] = [0, 1, 2].map(|host| mesh.lab.container(host));
+    mesh.meet_all(&[one, two, three])?;
+    for (speaker, host) in [(two, 1), (one, 0)] {
+        let mut socket = Capture::start(speaker, "eth0")?;
+        let counted = mesh.counted(|| socket.send(&frame(three, one)?))?;
+        let remote = mesh.lab.host(host).underlay().to_string();
+        let third = &mesh.loaders[2];
+        wait_until(SECOND, &format!("{} behind {remote}", one.mac()), || {
+            let fdb = third.fdb().ok()?;
+            let entry =
+                fdb["entries"].as_array()?.iter().find(|entry| entry["mac"] == one.mac())?;
+            (entry["remote"] == remote && entry["accelerated"] == true).then_some(())
+        });
+        assert!(count(&counted, "source_moved") >= 1, "{counted:?}");
+        assert_eq!(count(&counted, "sent") + count(&counted, "received"), 0, "{counted:?}");
+        mesh.until_fast(&[one.mac()])?;
+    }
+    assert!(echo(three, one.ipv4()), "it is back");
     Ok(())
 }
 
@@ -222,6 +246,32 @@ fn containers_on_one_host_are_switched_fast() -> Result<()> {
     for container in [one, other] {
         assert_eq!(counters::checksum_errors(container)?, 0);
     }
+    Ok(())
+}
+
+/// As the kernel's bridge has it (`is_skb_forwardable`).
+#[test]
+fn a_smaller_port_on_the_same_host_gets_nothing_larger() -> Result<()> {
+    const DATAGRAMS: u32 = 8;
+    let local = Accelerated::start_on(Lab::build(Encap::Vxlan, &[2, 1])?, &[0])?;
+    let (one, other) = (local.lab.host(0).container(0), local.lab.host(0).container(1));
+    local.meet(one, other)?;
+    local.lab.host(0).ip(&format!("link set {} mtu 1300\n", other.port()))?;
+    let datagrams = Datagrams::open(one, (other, other.ipv4().into()))?;
+    wait_until(LIMIT, "the new MTU", || {
+        let counted = local.counted(|| datagrams.send(1300 - 27, 1).map(|_| ())).ok()?;
+        (count(&counted, "too_big") == 1).then_some(())
+    });
+    let fits = local.counted(|| {
+        assert_eq!(datagrams.send(1300 - 28, DATAGRAMS)?, DATAGRAMS);
+        Ok(())
+    })?;
+    assert_fast(&fits, u64::from(DATAGRAMS));
+    let too_big = local.counted(|| {
+        assert_eq!(datagrams.send(1300 - 27, DATAGRAMS)?, 0);
+        Ok(())
+    })?;
+    assert_eq!(count(&too_big, "too_big"), u64::from(DATAGRAMS), "{too_big:?}");
     Ok(())
 }
 
