@@ -17,6 +17,9 @@ const IPV4: usize = 20;
 /// Outer Ethernet, IPv4, UDP and VXLAN.
 const OUTER: usize = ETHERNET + IPV4 + 8 + 8;
 const DONT_FRAGMENT: u8 = 0x40;
+const TCP: u8 = 6;
+/// A full frame on the underlay.
+const FULL: usize = ETHERNET + 1500;
 
 /// Replaces the vxlan port of both hosts: `first` and `second` are options for `ip link add … type
 /// vxlan`, without the addresses.
@@ -238,7 +241,18 @@ fn checksums_are_right_where_no_device_makes_them() -> Result<()> {
             }
             let pair = Accelerated::start(lab, ends)?;
             let what = format!("{ends:?}, {options}, GRO {gro}");
+            let mut capture = Capture::start(pair.lab.host(0), "u0")?;
             works(&pair, &what)?;
+            // The segments are as long as the sender wanted them.
+            let large = |frame: &[u8]| {
+                frame[OUTER + ETHERNET + 9] == TCP && (1400..=FULL).contains(&frame.len())
+            };
+            for _ in 0..100 {
+                assert_eq!(
+                    capture.next(|frame| frame.len() > OUTER + 64 && large(frame))?.len(),
+                    FULL
+                );
+            }
             for host in pair.lab.hosts() {
                 let carried = counters::link(host, "u0")?;
                 assert!(carried.tx_bytes / carried.tx_packets < 1515, "{what}: {carried:?}");
