@@ -203,6 +203,8 @@ fn frame(to: &Container, from: &Container) -> Result<Vec<u8>> {
 fn a_mac_that_speaks_from_elsewhere_is_learned_there() -> Result<()> {
     let mesh = Accelerated::start_on(Lab::build(Encap::Vxlan, &[1, 1, 1])?, &[0, 1, 2])?;
     let [one, two, three] = [0, 1, 2].map(|host| mesh.lab.container(host));
+    // Whose multicasts would tell all where it really is.
+    one.exec(&["sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=1"]);
     mesh.meet_all(&[one, two, three])?;
     // It moves on the new host's port and on the third's uplink; the old host hears nothing, so that
     // on the way back its port finds all as it was.
