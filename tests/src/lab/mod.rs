@@ -9,6 +9,7 @@
 //! Whatever a lab made is removed when it is dropped, on SIGINT and SIGTERM, and at the start of the
 //! next process that makes a lab if this one was killed. Labs need root.
 
+mod capture;
 pub mod counters;
 mod fast_packets;
 mod host;
@@ -23,6 +24,7 @@ use std::net::Ipv4Addr;
 use anyhow::{Context as _, Result};
 
 pub use self::{
+    capture::Capture,
     fast_packets::FastPackets,
     host::{Container, Host},
     loader::{Loader, binary},

@@ -1,5 +1,6 @@
 //! Load and probes between namespaces.
 
+mod datagrams;
 mod group;
 mod iperf;
 mod ping;
@@ -7,6 +8,7 @@ mod stream;
 mod transfer;
 
 pub use self::{
+    datagrams::Datagrams,
     group::reaches,
     iperf::{Tcp, Udp, tcp, udp},
     ping::{Ping, ping},
