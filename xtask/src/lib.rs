@@ -5,6 +5,8 @@
 
 #[cfg(feature = "cli")]
 pub mod build;
+#[cfg(feature = "cli")]
+pub mod demo;
 pub mod ebpf;
 #[cfg(feature = "cli")]
 pub mod lint;

@@ -19,6 +19,8 @@ enum Command {
     Setup(xtask::setup::SetupArgs),
     /// Build the BPF object and show what is in it
     BuildEbpf(xtask::build::BuildArgs),
+    /// Two hosts' containers on real packets: the bridge alone, then with the fast path
+    Demo(xtask::demo::DemoArgs),
     /// Set up, then run every test; ends with `N passed, N failed`
     Test(xtask::test::TestArgs),
     /// Check formatting, clippy's lints and the documentation
@@ -39,6 +41,7 @@ fn run(command: Command) -> Result<()> {
     match command {
         Command::Setup(args) => xtask::setup::run(&args),
         Command::BuildEbpf(args) => xtask::build::run(&args),
+        Command::Demo(args) => xtask::demo::run(&args),
         Command::Test(args) => xtask::test::run(&args),
         Command::Lint => xtask::lint::run(),
     }

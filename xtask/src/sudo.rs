@@ -60,16 +60,16 @@ fn sudo(args: &[&str]) -> Result<bool> {
 }
 
 /// Makes sure that this process is root: otherwise replaces it by itself under sudo, with the same
-/// arguments and environment.
+/// environment and arguments, and these after them.
 ///
 /// # Errors
 /// Where sudo is absent or refuses.
-pub fn reexec_as_root() -> Result<()> {
+pub fn reexec_as_root(arguments: &[&OsStr]) -> Result<()> {
     if is_root() {
         return Ok(());
     }
     authenticate("for network namespaces and BPF programs")?;
     let program = env::current_exe().context("cannot find this program's own file")?;
-    let error = command(program).args(env::args_os().skip(1)).exec();
+    let error = command(program).args(env::args_os().skip(1)).args(arguments).exec();
     Err(Error::from(error).context("cannot start sudo"))
 }

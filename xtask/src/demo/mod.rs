@@ -1,0 +1,224 @@
+//! `cargo xtask demo`: the main job on real packets, between two hosts in network namespaces.
+
+mod measure;
+mod report;
+
+use std::{
+    env,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Args, ValueEnum};
+use ovs_ebpf_tests::lab::{self, FastPackets, Lab, Loader, traffic};
+
+use self::{
+    measure::{Sample, median},
+    report::Report,
+};
+use crate::{
+    ebpf,
+    progress::{self, Step},
+    setup::{self, Purpose},
+    sudo,
+};
+
+/// How often each path is measured, in turns: a machine's speed changes from second to second.
+const ROUNDS: usize = 3;
+/// How long the fast path may take to know the containers.
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// Arguments of `cargo xtask demo`.
+#[derive(Args)]
+pub struct DemoArgs {
+    /// The tunnel between the hosts' bridges
+    #[arg(long, value_enum, default_value_t = Encap::Vxlan)]
+    encap: Encap,
+    /// Leave the hosts and their daemons up, and print how to enter them
+    #[arg(long)]
+    keep: bool,
+    /// Print one JSON object and nothing else on stdout
+    #[arg(long)]
+    json: bool,
+    /// Remove what --keep has left up; do nothing else
+    #[arg(long, exclusive = true)]
+    remove: bool,
+    /// Run this ovs-loader, without set-up and build: how the demo calls itself through sudo
+    #[arg(long, hide = true, value_name = "FILE")]
+    loader: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Encap {
+    Vxlan,
+    Gre,
+}
+
+impl Encap {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Vxlan => "vxlan",
+            Self::Gre => "gre",
+        }
+    }
+}
+
+impl From<Encap> for lab::Encap {
+    fn from(encap: Encap) -> Self {
+        match encap {
+            Encap::Vxlan => Self::Vxlan,
+            Encap::Gre => Self::Gre,
+        }
+    }
+}
+
+/// Runs the demo. The result goes to stdout, progress to stderr.
+///
+/// # Errors
+/// When set-up, building, a measurement or the daemon fails; what was set up in the kernel is removed
+/// before.
+pub fn run(args: &DemoArgs) -> Result<()> {
+    if args.remove {
+        sudo::reexec_as_root(&[])?;
+        let removed = lab::remove_kept()?;
+        eprintln!(
+            "removed {}",
+            if removed.is_empty() { "nothing".into() } else { removed.join(", ") }
+        );
+        return Ok(());
+    }
+    let loader = match &args.loader {
+        Some(loader) => loader.clone(),
+        None => {
+            setup::ensure(Purpose::Demo)?;
+            build()?
+        }
+    };
+    sudo::reexec_as_root(&["--loader".as_ref(), loader.as_os_str()])?;
+    show(args, &loader)
+}
+
+/// Builds the release `ovs-loader` into this program's target directory.
+fn build() -> Result<PathBuf> {
+    let program = env::current_exe().context("cannot find this program's own file")?;
+    let target = program.ancestors().nth(2).context("this program is in no target directory")?;
+    let mut cargo = std::process::Command::new("cargo");
+    cargo.current_dir(ebpf::workspace());
+    cargo.args(["build", "--release", "--bin", "ovs-loader", "--target-dir"]).arg(target);
+    progress::run("building ovs-loader", cargo)?;
+    Ok(target.join("release/ovs-loader"))
+}
+
+fn show(args: &DemoArgs, binary: &Path) -> Result<()> {
+    let step = Step::start("making two hosts with a container each");
+    let lab = Lab::build(args.encap.into(), &[1, 1])?;
+    step.done();
+
+    let mut slow = vec![measured("slow path", 1, &lab)?];
+    let mut fast = Vec::new();
+    let mut packets = FastPackets::default();
+    let mut loaders = start(&lab, binary)?;
+    for round in 1..=ROUNDS {
+        if round > 1 {
+            switch(&lab, &loaders, false)?;
+            slow.push(measured("slow path", round, &lab)?);
+            switch(&lab, &loaders, true)?;
+        }
+        wait_until_fast(&lab, &loaders)?;
+        let before = total(&loaders)?;
+        fast.push(measured("fast path", round, &lab)?);
+        packets = packets + (total(&loaders)? - before);
+    }
+    let report = Report::new(args.encap.name(), median(&slow), median(&fast), packets.share());
+
+    let stdout = io::stdout();
+    if args.json {
+        writeln!(&stdout, "{}", serde_json::to_string(&report)?)?;
+    } else {
+        writeln!(&stdout, "\n{report}")?;
+        write!(&stdout, "{}", tables(&lab, &loaders[0])?)?;
+    }
+    if args.keep {
+        eprint!("{}", report::entering(&lab, &loaders, binary));
+        for loader in loaders.drain(..) {
+            loader.keep();
+        }
+        lab.keep()?;
+    }
+    Ok(())
+}
+
+fn measured(path: &str, round: usize, lab: &Lab) -> Result<Sample> {
+    let step = Step::start(format!("measuring the {path} ({round} of {ROUNDS})"));
+    let sample = measure::sample(lab)?;
+    step.done();
+    Ok(sample)
+}
+
+/// Starts the daemon on both hosts, without a configuration.
+fn start(lab: &Lab, binary: &Path) -> Result<Vec<Loader>> {
+    let step = Step::start("starting `ovs-loader run` on both hosts");
+    let mut loaders = Vec::new();
+    for host in lab.hosts() {
+        let mut loader = Loader::spawn_binary(binary.to_owned(), host, None, &[])?;
+        loader.ready()?;
+        loaders.push(loader);
+    }
+    step.done();
+    Ok(loaders)
+}
+
+fn switch(lab: &Lab, loaders: &[Loader], on: bool) -> Result<()> {
+    for (host, loader) in lab.hosts().iter().zip(loaders) {
+        loader.accelerate(host.bridge(), on)?;
+    }
+    Ok(())
+}
+
+/// Sends echoes until both hosts forward them by the fast path in both directions.
+fn wait_until_fast(lab: &Lab, loaders: &[Loader]) -> Result<()> {
+    let start: Vec<FastPackets> =
+        loaders.iter().map(Loader::fast_packets).collect::<Result<_>>()?;
+    let deadline = Instant::now() + LIMIT;
+    loop {
+        traffic::ping(lab.container(0), lab.container(1).ipv4(), 56, 1, Duration::from_millis(10))?;
+        let mut fast = true;
+        for (loader, start) in loaders.iter().zip(&start) {
+            let forwarded = loader.fast_packets()? - *start;
+            fast &= forwarded.sent > 0 && forwarded.received > 0;
+        }
+        if fast {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            let status = loaders.iter().map(|loader| loader.cli(&["status"]));
+            let status = status.collect::<Result<Vec<_>>>()?.join("\n");
+            bail!("the fast path takes no packets after {LIMIT:?}:\n{status}");
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn total(loaders: &[Loader]) -> Result<FastPackets> {
+    let mut sum = FastPackets::default();
+    for loader in loaders {
+        sum = sum + loader.fast_packets()?;
+    }
+    Ok(sum)
+}
+
+/// The first host's FDB, as the daemon and as bpftool show it.
+fn tables(lab: &Lab, loader: &Loader) -> Result<String> {
+    let map = loader.bpffs().join("v1/fdb");
+    let map = map.to_string_lossy();
+    let shown = loader.cli(&["fdb", "show"])?;
+    let dumped = lab.host(0).try_exec(&["bpftool", "map", "dump", "pinned", &map])?;
+    Ok(format!(
+        "On host 1, `ovs-loader fdb show`:\n{}\n\n`bpftool map dump pinned {map}`:\n{}\n",
+        shown.trim_end(),
+        dumped.trim_end()
+    ))
+}
