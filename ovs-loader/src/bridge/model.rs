@@ -203,6 +203,15 @@ impl Encap {
             Self::Gre => "gre",
         }
     }
+
+    /// The outer IP protocol.
+    #[must_use]
+    pub const fn ip_protocol(self) -> u8 {
+        match self {
+            Self::Vxlan => libc::IPPROTO_UDP as u8,
+            Self::Gre => libc::IPPROTO_GRE as u8,
+        }
+    }
 }
 
 /// A tunnel device's options, and for VXLAN its FDB.

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
+use ovs_ebpf_common::wire::vxlan::VNI_MAX;
 use serde::Deserialize;
 use toml::Spanned;
 
@@ -16,7 +17,7 @@ use crate::bridge::provision::{BridgeSpec, TunnelSpec};
 const LONGEST_NAME: usize = 15;
 
 /// RFC 7348: 24 bits.
-const VNI: RangeInclusive<i64> = 0..=(1 << 24) - 1;
+const VNI: RangeInclusive<i64> = 0..=VNI_MAX as i64;
 
 /// RFC 2890: 32 bits.
 const GRE_KEY: RangeInclusive<i64> = 0..=u32::MAX as i64;

@@ -88,13 +88,22 @@ pub async fn run(options: RunOptions) -> Result<()> {
     let mut in_line = true;
     let end = loop {
         tokio::select! {
-            // The lease first: it must not lapse under a storm of changes.
+            // In this order: nothing below must keep the lease from being renewed, and a storm of
+            // changes must not keep the rest waiting.
             biased;
             _ = renewal.tick() => if in_line {
                 follower.renew_lease()?;
             },
             _ = terminate.recv() => break End::Down,
             _ = interrupt.recv() => break End::Down,
+            _ = resync.tick() => match follower.resync().await {
+                Ok(()) => in_line = true,
+                Err(error) => {
+                    tracing::warn!("{error:#}: trying again");
+                    in_line = false;
+                    resync.reset_after(RETRY);
+                }
+            },
             Some(request) = requests.recv() => {
                 if let Some(end) = answer(&mut follower, request).await? {
                     break end;
@@ -108,14 +117,6 @@ pub async fn run(options: RunOptions) -> Result<()> {
                     resync.reset_after(RETRY);
                 }
             }
-            _ = resync.tick() => match follower.resync().await {
-                Ok(()) => in_line = true,
-                Err(error) => {
-                    tracing::warn!("{error:#}: trying again");
-                    in_line = false;
-                    resync.reset_after(RETRY);
-                }
-            },
         }
     };
     sd_notify::notify(&[sd_notify::NotifyState::Stopping]).context("cannot notify systemd")?;

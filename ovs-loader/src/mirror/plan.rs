@@ -106,10 +106,7 @@ fn target(tunnel: &Tunnel, remote: IpAddr) -> Target {
         remote,
         local: tunnel.local,
         tos: tunnel.tos.unwrap_or(0),
-        protocol: match tunnel.encap {
-            Encap::Vxlan => 17,
-            Encap::Gre => 47,
-        },
+        protocol: tunnel.encap.ip_protocol(),
         dst_port: tunnel.dst_port,
         link: tunnel.link,
     }

@@ -29,10 +29,7 @@ use self::monitor::{Event, Monitor, covers};
 pub use self::neighbour::NEIGHBOUR_PROTOCOL;
 use self::neighbour::Neighbour;
 use self::rules::UnprovableRule;
-use crate::bridge::model::{IfIndex, Why};
-
-const IPPROTO_UDP: u8 = 17;
-const IPPROTO_GRE: u8 = 47;
+use crate::bridge::model::{Encap, IfIndex, Why};
 
 /// Why the underlay can't be followed.
 #[derive(Debug, thiserror::Error)]
@@ -213,7 +210,7 @@ impl Underlay {
     /// kinds of tunnel among the targets.
     pub fn unprovable_rules(&self) -> impl Iterator<Item = &str> {
         let of = |protocol| self.targets.keys().any(|target| target.protocol == protocol);
-        let (udp, gre) = (of(IPPROTO_UDP), of(IPPROTO_GRE));
+        let (udp, gre) = (of(Encap::Vxlan.ip_protocol()), of(Encap::Gre.ip_protocol()));
         let concerns = move |rule: &&UnprovableRule| rule.udp && udp || rule.gre && gre;
         self.rules.iter().filter(concerns).map(|rule| rule.text.as_str())
     }

@@ -7,14 +7,11 @@ use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia,
 };
 use ovs_ebpf_common::Reason;
+use ovs_ebpf_common::wire::ecn;
 
 use super::Target;
 use super::kernel::family;
-use crate::bridge::model::{IfIndex, Why};
-
-const IPPROTO_UDP: u8 = 17;
-/// The two low bits of the TOS byte (RFC 3168), which take no part in routing.
-const ECN_MASK: u8 = 3;
+use crate::bridge::model::{Encap, IfIndex, Why};
 
 /// A unicast route out of this host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +32,7 @@ pub(super) struct Route {
 pub(super) fn question(target: &Target) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = family(target.remote);
-    message.header.tos = target.tos & !ECN_MASK;
+    message.header.tos = target.tos & !ecn::MASK;
     message.header.destination_prefix_length = prefix_length(target.remote);
     message.attributes.push(RouteAttribute::Destination(target.remote.into()));
     if let Some(local) = target.fixed_local() {
@@ -45,7 +42,7 @@ pub(super) fn question(target: &Target) -> RouteMessage {
     if let Some(link) = target.link {
         message.attributes.push(RouteAttribute::Oif(link));
     }
-    if target.protocol == IPPROTO_UDP {
+    if target.protocol == Encap::Vxlan.ip_protocol() {
         message.attributes.push(RouteAttribute::IpProto(target.protocol));
         message.attributes.push(RouteAttribute::Dport(target.dst_port));
     }

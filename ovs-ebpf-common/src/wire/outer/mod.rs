@@ -1,4 +1,5 @@
-//! The outer headers of a tunnel packet: [`template`] writes them, [`accept`] reads them.
+//! The outer headers of a tunnel packet: [`template`](template()) and [`patch`] write them,
+//! [`classify`], [`accept_vxlan`] and [`accept_gre`] read them.
 //!
 //! Ethernet (14 bytes) and IPv4 without options (20) come first for every kind, so that the offsets
 //! are constants:

@@ -2,14 +2,10 @@
 
 use std::net::IpAddr;
 
+use ovs_ebpf_common::wire::vxlan::{PORT, VNI_MAX};
+
 use super::Error;
 use crate::bridge::model::{Encap, Tunnel};
-
-/// The IANA port of VXLAN (RFC 7348), which is not the kernel's own default.
-const VXLAN_PORT: u16 = 4789;
-
-/// The largest VNI (RFC 7348: 24 bits).
-const LARGEST_VNI: u32 = (1 << 24) - 1;
 
 /// A bridge with its tunnel and ports.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,7 +41,7 @@ impl TunnelSpec {
     /// The UDP destination port; 0 for GRE, which has none.
     pub(super) fn port(&self) -> u16 {
         match self.encap {
-            Encap::Vxlan => self.dst_port.unwrap_or(VXLAN_PORT),
+            Encap::Vxlan => self.dst_port.unwrap_or(PORT),
             Encap::Gre => 0,
         }
     }
@@ -75,10 +71,10 @@ impl TunnelSpec {
     fn problem(&self) -> Option<String> {
         match (self.encap, self.key) {
             (Encap::Vxlan, None) => {
-                return Some(format!("VXLAN needs a key: give the VNI, 0 to {LARGEST_VNI}"));
+                return Some(format!("VXLAN needs a key: give the VNI, 0 to {VNI_MAX}"));
             }
-            (Encap::Vxlan, Some(key)) if key > LARGEST_VNI => {
-                return Some(format!("key {key} is no VNI: give 0 to {LARGEST_VNI}"));
+            (Encap::Vxlan, Some(key)) if key > VNI_MAX => {
+                return Some(format!("key {key} is no VNI: give 0 to {VNI_MAX}"));
             }
             _ => {}
         }
