@@ -1,3 +1,5 @@
 //! Two hosts in network namespaces with the kernel's own bridges and tunnels. Needs root.
 
+mod gate;
 mod slow_path;
+mod support;
