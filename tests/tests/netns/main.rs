@@ -3,3 +3,4 @@
 mod gate;
 mod slow_path;
 mod support;
+mod transitions;
