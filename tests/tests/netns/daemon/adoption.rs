@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use aya::{
     maps::{MapData, MapInfo},
-    programs::{ProgramInfo, links::PinnedLink},
+    programs::ProgramInfo,
 };
 use ovs_ebpf_common::abi::VERSION;
 use ovs_ebpf_tests::lab::{Lab, Loader, binary};
@@ -136,7 +136,6 @@ fn a_pin_that_is_no_map_is_replaced() -> Result<()> {
     let directory = version(&lab.host(0).bpffs());
     fs::remove_file(directory.join("fdb"))?;
     // A program where a map should be.
-    PinnedLink::from_pin(directory.join("links").join(links(&lab.host(0).bpffs())?.keys().next().context("a link")?))?;
     fs::rename(directory.join("port_ingress"), directory.join("fdb"))?;
     let loader = Loader::start(lab.host(0))?;
     assert!(MapInfo::from_pin(directory.join("fdb"))?.id() > 0);

@@ -37,7 +37,7 @@ fn a_second_daemon_on_the_directory_refuses_and_names_the_first() -> Result<()> 
 fn a_second_daemon_on_the_socket_refuses_and_leaves_the_first_alone() -> Result<()> {
     let lab = Lab::pair()?;
     let first = Loader::start(lab.host(0))?;
-    let bpffs = lab.host(0).bpffs().with_extension("other");
+    let bpffs = lab.host(0).bpffs().with_file_name(format!("{}-other", lab.host(0).name()));
     let mut second = Loader::spawn(lab.host(0), None, &["--bpffs", &bpffs.to_string_lossy()])?;
     let status = second.wait_exit(FOLLOWED)?;
     assert_eq!(status.code(), Some(1));

@@ -1,8 +1,8 @@
 //! The daemon's life: what it takes over, what it leaves, and how it follows the host.
 
 mod adoption;
-
-
+mod commands;
+mod following;
 mod life;
 
 use std::time::Duration;
