@@ -74,9 +74,9 @@ reasons! {
     // Packets, uplink_ingress.
     /// not tunnel traffic: all the rest of what the host receives
     NotTunnel = 32, "not_tunnel";
-    /// outer header malformed, with options, or with a wrong checksum
+    /// a UDP or GRE packet with IP options, or outer headers that are malformed
     OuterMalformed = 33, "outer_malformed";
-    /// the outer packet is a fragment: the kernel reassembles it
+    /// a fragment of a UDP or GRE packet: the kernel reassembles it
     OuterFragment = 34, "outer_fragment";
     /// a VXLAN or GRE header with other flags than the tunnel uses
     TunnelFlags = 35, "tunnel_flags";
@@ -90,6 +90,8 @@ reasons! {
     EcnMark = 39, "ecn_mark";
     /// the kernel refused to remove the outer headers
     DecapRefused = 40, "decap_refused";
+    /// a packet still to be cut into segments, for a port that may do that in hardware
+    HardwareGso = 41, "hardware_gso";
 
     // Configuration: the whole bridge.
     /// switched off with `ovs-loader accelerate`

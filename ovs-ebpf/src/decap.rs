@@ -20,39 +20,38 @@ use crate::{
     packet::{Ethernet, Packet},
 };
 
-/// A tunnel packet with acceptable outer headers.
-pub struct Tunnelled {
-    /// VXLAN or GRE.
-    pub kind: TunnelKind,
-    /// What the outer headers say.
-    pub outer: Accepted,
-}
-
-/// Tells tunnel packets from all others and reads their outer headers.
+/// Tells tunnel packets from all others: the only work done on most of a host's packets.
 ///
 /// # Errors
-/// [`Reason::NotTunnel`] first of all; of tunnel packets [`Reason::OuterFragment`],
-/// [`Reason::OuterMalformed`], [`Reason::TunnelFlags`], [`Reason::Truncated`].
+/// [`Reason::NotTunnel`] first of all; of what may be a tunnel's [`Reason::OuterFragment`],
+/// [`Reason::OuterMalformed`], [`Reason::TunnelFlags`].
 #[inline(always)]
-pub fn parse(packet: &Packet, control: &Control) -> Result<Tunnelled, Reason> {
+pub fn classify(packet: &Packet, control: &Control) -> Result<TunnelKind, Reason> {
     // Frames to other hosts, and those of a VLAN device above this one.
     if !packet.is_for_host() || packet.has_vlan_tag() {
         return Err(Reason::NotTunnel);
     }
     packet.pull(CLASSIFY_LEN);
     let start = packet.bytes::<CLASSIFY_LEN>(0).ok_or(Reason::NotTunnel)?;
-    let kind = outer::classify(&start, &control.vxlan_ports)?;
+    outer::classify(&start, &control.vxlan_ports)
+}
+
+/// Reads a tunnel packet's outer headers.
+///
+/// # Errors
+/// [`Reason::OuterMalformed`], [`Reason::TunnelFlags`], [`Reason::Truncated`].
+#[inline(always)]
+pub fn accept(packet: &Packet, kind: TunnelKind) -> Result<Accepted, Reason> {
     packet.pull(kind.header_len() + frame::MIN_LEN);
     let frame_len = packet.len();
-    let outer = match kind {
+    match kind {
         TunnelKind::VxlanIpv4 => {
             outer::accept_vxlan(&packet.bytes(0).ok_or(Reason::Truncated)?, frame_len)
         }
         TunnelKind::GreIpv4 | TunnelKind::GreKeyIpv4 => {
             outer::accept_gre(kind, &packet.bytes(0).ok_or(Reason::Truncated)?, frame_len)
         }
-    }?;
-    Ok(Tunnelled { kind, outer })
+    }
 }
 
 /// Takes the outer headers off and delivers the inner frame, whose Ethernet header is `ethernet`, to
@@ -88,5 +87,5 @@ pub fn deliver(
         // in the kernel's UDP tunnels).
         packet.csum_level(BPF_CSUM_LEVEL_DEC);
     }
-    fdb::deliver(station)
+    fdb::deliver(packet, station)
 }

@@ -43,9 +43,11 @@ pub fn send(packet: &Packet, id: u32, frame: &Frame, ethernet: &Ethernet) -> Ver
     if tunnel.flags & TunnelFlags::READY == 0 {
         return Err(Reason::TunnelUnresolved);
     }
-    let path = &tunnel.paths[usize::from(tunnel.active & 1)];
+    // SAFETY: a map value; volatile, for the daemon may flip it at any time: one slot for the packet.
+    let active = unsafe { (&raw const tunnel.active).read_volatile() };
+    let path = &tunnel.paths[usize::from(active & 1)];
     let len = packet.len();
-    let action = match tunnel.kind {
+    let action = match path.kind {
         VXLAN => push(packet, TunnelKind::VxlanIpv4, tunnel, path, frame, ethernet),
         GRE => push(packet, TunnelKind::GreIpv4, tunnel, path, frame, ethernet),
         GRE_KEY => push(packet, TunnelKind::GreKeyIpv4, tunnel, path, frame, ethernet),

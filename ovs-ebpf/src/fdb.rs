@@ -24,6 +24,12 @@ impl Station {
     pub fn is_behind_tunnel(&self) -> bool {
         self.flags & FdbFlags::TUNNEL != 0
     }
+
+    /// Whether the port's device may cut GSO packets in hardware.
+    #[inline(always)]
+    pub fn may_segment_in_hardware(&self) -> bool {
+        self.flags & FdbFlags::HARDWARE != 0
+    }
 }
 
 /// The source's entry, which must say that the frame came from where it did: `from`, a tunnel id if
@@ -72,9 +78,14 @@ pub fn destination(key: &FdbKey, source: &Station) -> Result<Station, Reason> {
 /// to another station.
 #[inline(always)]
 fn read(entry: *mut FdbValue) -> Station {
-    // SAFETY: a map value, valid until the program ends.
-    let entry = unsafe { &*entry };
-    Station { target: entry.target, flags: entry.flags, mtu: entry.mtu }
+    // SAFETY: a map value, valid until the program ends. Volatile: each field is loaded here, once.
+    unsafe {
+        Station {
+            target: (&raw const (*entry).target).read_volatile(),
+            flags: (&raw const (*entry).flags).read_volatile(),
+            mtu: (&raw const (*entry).mtu).read_volatile(),
+        }
+    }
 }
 
 /// Whether a packet of `len` bytes, without its Ethernet header, fits through the local port as the
@@ -93,10 +104,13 @@ pub fn fits(packet: &Packet, len: u32, station: &Station) -> Result<(), Reason> 
 /// Hands the frame to a local port: to the other end of a veth at once where that owns the MAC, else
 /// out of the port's device.
 #[inline(always)]
-pub fn deliver(station: &Station) -> Verdict {
+pub fn deliver(packet: &Packet, station: &Station) -> Verdict {
     // SAFETY: helpers that note the target for the kernel to act on after the program.
     Ok(unsafe {
         if station.flags & FdbFlags::PEER != 0 {
+            // The host's end of a veth saw a frame to somebody else. Kernels before 6.15 leave it at
+            // that, and the other end would drop it.
+            packet.set_for_host();
             bpf_redirect_peer(station.target, 0)
         } else {
             bpf_redirect(station.target, 0)

@@ -8,17 +8,25 @@ use crate::maps::CONTROL;
 /// The time, in nanoseconds of `CLOCK_MONOTONIC`, a tick (1 to 10 ms) exact.
 pub struct Now(pub u64);
 
-/// The time and the switches, if the daemon's lease runs.
+/// The lease, and which UDP ports are VXLAN's.
+///
+/// # Errors
+/// Never, but the verifier can't know.
+#[inline(always)]
+pub fn control() -> Result<&'static Control, Reason> {
+    CONTROL.get(0).ok_or(Reason::LeaseExpired)
+}
+
+/// The time, if the daemon's lease runs.
 ///
 /// # Errors
 /// [`Reason::LeaseExpired`].
 #[inline(always)]
-pub fn check() -> Result<(Now, &'static Control), Reason> {
-    let control = CONTROL.get(0).ok_or(Reason::LeaseExpired)?;
+pub fn check(control: &Control) -> Result<Now, Reason> {
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_coarse_ns() };
     if now >= control.lease_deadline {
         return Err(Reason::LeaseExpired);
     }
-    Ok((Now(now), control))
+    Ok(Now(now))
 }

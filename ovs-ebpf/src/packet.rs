@@ -4,12 +4,15 @@
 use aya_ebpf::{
     bindings::__sk_buff,
     helpers::generated::{
-        bpf_csum_level, bpf_get_hash_recalc, bpf_skb_adjust_room, bpf_skb_load_bytes,
-        bpf_skb_pull_data, bpf_skb_store_bytes,
+        bpf_csum_level, bpf_get_hash_recalc, bpf_skb_adjust_room, bpf_skb_change_type,
+        bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
     },
     programs::TcContext,
 };
 use network_types::eth::EthHdr;
+
+/// `linux/if_packet.h`.
+const PACKET_HOST: u32 = 0;
 
 /// A packet at TC ingress.
 pub struct Packet {
@@ -95,7 +98,16 @@ impl Packet {
     /// Whether it is addressed to the device (`PACKET_HOST`).
     #[inline(always)]
     pub fn is_for_host(&self) -> bool {
-        field!(self.pkt_type) == 0
+        field!(self.pkt_type) == PACKET_HOST
+    }
+
+    /// Makes it one that is addressed to the device, if it is not.
+    #[inline(always)]
+    pub fn set_for_host(&self) {
+        if !self.is_for_host() {
+            // SAFETY: a helper on the program's own context, which can't fail for this type.
+            unsafe { bpf_skb_change_type(self.skb, PACKET_HOST) };
+        }
     }
 
     /// Payload bytes of each segment that it will be cut into; 0 where it will not.

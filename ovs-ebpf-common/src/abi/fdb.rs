@@ -43,6 +43,9 @@ impl FdbFlags {
     pub const PEER: u16 = 1 << 1;
     /// The port is isolated: no traffic with other isolated ports.
     pub const ISOLATED: u16 = 1 << 2;
+    /// The port's device may cut GSO packets in hardware. A decapsulated one still says that it is
+    /// tunnelled, which hardware would believe.
+    pub const HARDWARE: u16 = 1 << 3;
 }
 
 const _: () = assert!(size_of::<FdbKey>() == 12);

@@ -1,7 +1,7 @@
 /// Longest outer header: Ethernet 14, IPv6 40, UDP 8, VXLAN 8, rounded up to a multiple of 8.
 pub const OUTER_HEADER_MAX: usize = 72;
 
-/// What a tunnel's outer header consists of; [`TunnelValue::kind`].
+/// What a tunnel's outer header consists of; [`TunnelPath::kind`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum TunnelKind {
@@ -47,9 +47,7 @@ impl TunnelFlags {
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TunnelValue {
-    /// [`TunnelKind`]; 0 is an unused id.
-    pub kind: u8,
-    /// [`TunnelFlags`].
+    /// [`TunnelFlags`]; 0 in an unused element.
     pub flags: u8,
     /// Which of `paths` is in use: 0 or 1.
     pub active: u8,
@@ -58,7 +56,7 @@ pub struct TunnelValue {
     /// Outer TTL, unless inherited.
     pub ttl: u8,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 4],
     /// First UDP source port, host byte order.
     pub source_port_min: u16,
     /// Number of UDP source ports after the first; the kernel's `max - min`.
@@ -82,13 +80,22 @@ pub struct TunnelPath {
     pub uplink: u32,
     /// Largest packet within the inner Ethernet frame, in bytes.
     pub mtu: u32,
+    /// [`TunnelKind`] of the header; 0 in a slot that was never used.
+    pub kind: u8,
     /// Zero.
-    pub reserved: u32,
+    pub reserved: [u8; 3],
 }
 
 impl Default for TunnelPath {
     fn default() -> Self {
-        Self { header: [0; OUTER_HEADER_MAX], checksum_seed: 0, uplink: 0, mtu: 0, reserved: 0 }
+        Self {
+            header: [0; OUTER_HEADER_MAX],
+            checksum_seed: 0,
+            uplink: 0,
+            mtu: 0,
+            kind: 0,
+            reserved: [0; 3],
+        }
     }
 }
 

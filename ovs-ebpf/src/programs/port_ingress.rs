@@ -25,7 +25,7 @@ pub fn port_ingress(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn forward(packet: &Packet) -> Verdict {
-    let (now, _) = lease::check()?;
+    let now = lease::check(lease::control()?)?;
     packet.pull(frame::MIN_LEN);
     let head = packet.bytes(0).ok_or(Reason::Truncated)?;
     if packet.has_vlan_tag() {
@@ -46,5 +46,5 @@ fn forward(packet: &Packet) -> Verdict {
         return encap::send(packet, destination.target, &frame, &ethernet);
     }
     fdb::fits(packet, packet.len() - EthHdr::LEN as u32, &destination)?;
-    fdb::deliver(&destination)
+    fdb::deliver(packet, &destination)
 }

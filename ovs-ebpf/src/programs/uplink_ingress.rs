@@ -25,16 +25,17 @@ pub fn uplink_ingress(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn forward(packet: &Packet) -> Verdict {
-    let (now, control) = lease::check()?;
-    let tunnelled = decap::parse(packet, control)?;
+    let control = lease::control()?;
+    let kind = decap::classify(packet, control)?;
+    let now = lease::check(control)?;
+    let outer = decap::accept(packet, kind)?;
     // SAFETY: a map value, copied at once.
-    let tunnel =
-        unsafe { TUNNEL_INDEX.get(tunnelled.outer.key) }.copied().ok_or(Reason::TunnelUnknown)?;
+    let tunnel = unsafe { TUNNEL_INDEX.get(outer.key) }.copied().ok_or(Reason::TunnelUnknown)?;
     if tunnel.uplink != packet.ifindex() {
         return Err(Reason::WrongUplink);
     }
 
-    let header_len = tunnelled.kind.header_len();
+    let header_len = kind.header_len();
     let head = packet.bytes(header_len).ok_or(Reason::Truncated)?;
     let frame_len = packet.len() - header_len as u32;
     let frame = frame::parse(&head, frame_len)?;
@@ -47,12 +48,15 @@ fn forward(packet: &Packet) -> Verdict {
     if destination.is_behind_tunnel() {
         return Err(Reason::DestinationIsTunnel);
     }
-    if !ecn::keeps_inner(tunnelled.outer.tos, frame.tos) {
+    if destination.may_segment_in_hardware() && packet.gso_size() != 0 {
+        return Err(Reason::HardwareGso);
+    }
+    if !ecn::keeps_inner(outer.tos, frame.tos) {
         return Err(Reason::EcnMark);
     }
     fdb::fits(packet, frame_len - EthHdr::LEN as u32, &destination)?;
 
-    let action = decap::deliver(packet, tunnelled.kind, frame.network, &ethernet, &destination)?;
+    let action = decap::deliver(packet, kind, frame.network, &ethernet, &destination)?;
     if let Some(counters) = counters::of_tunnel(tunnel.tunnel) {
         counters.rx_packets += 1;
         counters.rx_bytes += u64::from(frame_len);

@@ -11,7 +11,7 @@ use crate::bridge::linux::LinuxBridges;
 use crate::bridge::model::{Changes, IfIndex};
 use crate::config::Accelerate;
 use crate::datapath::Datapath;
-use crate::mirror::{Applied, Facts, Plan, TunnelIds, plan};
+use crate::mirror::{Applied, Facts, Plan, TunnelIds, targets};
 use crate::rules::Rules;
 use crate::underlay::Underlay;
 
@@ -50,7 +50,7 @@ impl Host {
 
     /// Tells the underlay and the rules which tunnels and devices matter.
     pub(super) async fn focus(&mut self) -> Result<()> {
-        let targets = plan::targets(self.bridges.bridges());
+        let targets = targets(self.bridges.bridges());
         self.underlay.set_targets(targets.clone()).await.context("cannot resolve the underlay")?;
         let ports = self.bridges.bridges().values().flat_map(|bridge| bridge.ports.keys().copied());
         let uplinks = targets.iter().filter_map(|target| match self.underlay.resolve(target)? {
@@ -107,6 +107,8 @@ pub(super) struct Follower {
     switched_off: BTreeSet<String>,
     refused: BTreeMap<(u32, IfIndex), String>,
     ids: TunnelIds,
+    /// The maps say what the host says, as far as is known. While they do not, the lease runs out.
+    in_line: bool,
 }
 
 impl Follower {
@@ -127,6 +129,7 @@ impl Follower {
             switched_off: BTreeSet::new(),
             refused: BTreeMap::new(),
             ids,
+            in_line: false,
         };
         follower.replan().await?;
         follower.renew_lease()?;
@@ -143,15 +146,20 @@ impl Follower {
     /// Brings the maps in line with a change.
     pub(super) async fn follow(&mut self, change: Change) -> Result<()> {
         match change.0 {
-            Event::Bridges(Changes { topology: false, fdb }) => {
+            // What could not be brought in line before needs more than this change.
+            Event::Bridges(Changes { topology: false, fdb }) if self.in_line => {
+                self.in_line = false;
                 let bridges = self.host.bridges.bridges();
+                if !self.plan.serves(bridges, &fdb) {
+                    return self.replan().await;
+                }
                 self.applied
                     .fdb_changed(self.datapath.tables_mut(), &self.plan, bridges, &fdb)
-                    .context("cannot update the FDB map")
+                    .context("cannot update the FDB map")?;
+                self.in_line = true;
+                Ok(())
             }
-            Event::Bridges(Changes { topology: true, .. }) | Event::Underlay | Event::Rules => {
-                self.replan().await
-            }
+            Event::Bridges(_) | Event::Underlay | Event::Rules => self.replan().await,
         }
     }
 
@@ -163,8 +171,11 @@ impl Follower {
         self.replan().await
     }
 
-    /// Lets the programs forward for another lease.
+    /// Lets the programs forward for another lease, unless the maps are behind.
     pub(super) fn renew_lease(&mut self) -> Result<()> {
+        if !self.in_line {
+            return Ok(());
+        }
         let lease = Duration::from_secs(u64::from(self.settings.lease_seconds));
         self.datapath.tables_mut().renew_lease(lease).context("cannot renew the lease")
     }
@@ -180,6 +191,7 @@ impl Follower {
     }
 
     async fn replan(&mut self) -> Result<()> {
+        self.in_line = false;
         self.host.focus().await?;
         self.make_plan();
         if self.attach() {
@@ -188,7 +200,9 @@ impl Follower {
         }
         self.applied
             .replan(self.datapath.tables_mut(), &self.plan, self.host.bridges.bridges())
-            .context("cannot update the maps")
+            .context("cannot update the maps")?;
+        self.in_line = true;
+        Ok(())
     }
 
     fn make_plan(&mut self) {

@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 
 use crate::api::client::Client;
 use crate::api::report::Status;
@@ -27,6 +27,9 @@ const RESYNC: Duration = Duration::from_secs(30);
 const RETRY: Duration = Duration::from_secs(1);
 /// How long a predecessor may take to hand over.
 const HANDOVER: Duration = Duration::from_secs(10);
+
+/// How often a lock is tried while another daemon is about to give it up.
+const POLL: Duration = Duration::from_millis(10);
 
 /// How the daemon runs.
 #[derive(Clone, Debug)]
@@ -57,11 +60,11 @@ enum End {
 pub async fn run(options: RunOptions) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
-    if options.takeover {
-        take_over(&options).await?;
-    }
-    // Before anything on the host is changed.
-    let lock = Lock::take(&options.bpffs)?;
+    // The directory and the socket first: another daemon's must not be disturbed.
+    let lock =
+        if options.takeover { take_over(&options).await? } else { Lock::take(&options.bpffs)? };
+    let (sender, mut requests) = mpsc::channel(16);
+    let server = api::serve(&options.socket, sender)?;
     for spec in &options.config.bridges {
         for action in provision::ensure(spec).await? {
             tracing::info!("{action}");
@@ -69,12 +72,9 @@ pub async fn run(options: RunOptions) -> Result<()> {
     }
     let host = Host::open().await?;
     let settings = options.config.accelerate;
-    let datapath = Datapath::open(lock, settings.fdb_capacity)?;
     let lease = Duration::from_secs(u64::from(settings.lease_seconds));
+    let datapath = Datapath::open(lock, settings.fdb_capacity)?;
     let mut follower = Follower::start(host, datapath, settings).await?;
-
-    let (sender, mut requests) = mpsc::channel(16);
-    let server = api::serve(&options.socket, sender)?;
     sd_notify::notify(&[sd_notify::NotifyState::Ready]).context("cannot notify systemd")?;
     tracing::info!("running, control socket {}", options.socket.display());
 
@@ -83,48 +83,39 @@ pub async fn run(options: RunOptions) -> Result<()> {
     let mut resync = interval(RESYNC);
     resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
     resync.reset();
-    // While the maps could not be brought in line the lease runs out: then nothing is forwarded by
-    // them.
-    let mut in_line = true;
     let end = loop {
-        tokio::select! {
+        let outcome = tokio::select! {
             // In this order: nothing below must keep the lease from being renewed, and a storm of
             // changes must not keep the rest waiting.
             biased;
-            _ = renewal.tick() => if in_line {
-                follower.renew_lease()?;
-            },
+            _ = renewal.tick() => follower.renew_lease(),
             _ = terminate.recv() => break End::Down,
             _ = interrupt.recv() => break End::Down,
-            _ = resync.tick() => match follower.resync().await {
-                Ok(()) => in_line = true,
-                Err(error) => {
-                    tracing::warn!("{error:#}: trying again");
-                    in_line = false;
-                    resync.reset_after(RETRY);
-                }
-            },
+            _ = resync.tick() => follower.resync().await,
             Some(request) = requests.recv() => {
-                if let Some(end) = answer(&mut follower, request).await? {
-                    break end;
+                match answer(&mut follower, request).await {
+                    Some(end) => break end,
+                    None => Ok(()),
                 }
             }
             change = follower.changed() => {
                 let change = change?;
-                if let Err(error) = follower.follow(change).await {
-                    tracing::warn!("{error:#}: trying again");
-                    in_line = false;
-                    resync.reset_after(RETRY);
-                }
+                follower.follow(change).await
             }
+        };
+        if let Err(error) = outcome {
+            tracing::warn!("{error:#}: trying again");
+            resync.reset_after(RETRY);
         }
     };
     sd_notify::notify(&[sd_notify::NotifyState::Stopping]).context("cannot notify systemd")?;
     server.shutdown().await;
     if let End::Down = end {
         let Follower { host, datapath, .. } = follower;
-        datapath.close()?;
-        host.underlay.release().await.context("cannot give the neighbours back")?;
+        let detached = datapath.close();
+        let released = host.underlay.release().await;
+        detached?;
+        released.context("cannot give the neighbours back")?;
         tracing::info!("detached: traffic goes through the bridges");
     }
     Ok(())
@@ -132,24 +123,24 @@ pub async fn run(options: RunOptions) -> Result<()> {
 
 /// Asks the running daemon to leave everything to this one. Without one there is nothing to take over
 /// but pins.
-async fn take_over(options: &RunOptions) -> Result<()> {
+async fn take_over(options: &RunOptions) -> Result<Lock> {
     match Client::new(&options.socket).handover().await {
-        Ok(()) => {}
-        Err(api::client::Error::NoDaemon(_)) => return Ok(()),
+        Ok(()) | Err(api::client::Error::NoDaemon(_)) => {}
         Err(error) => return Err(error).context("cannot take over"),
     }
-    let deadline = tokio::time::Instant::now() + HANDOVER;
-    while let Err(error) = Lock::take(&options.bpffs) {
-        if tokio::time::Instant::now() > deadline {
-            return Err(error).context("the running daemon does not hand over");
+    let deadline = Instant::now() + HANDOVER;
+    loop {
+        match Lock::take(&options.bpffs) {
+            Err(datapath::PinError::Held { .. }) if Instant::now() < deadline => {
+                sleep(POLL).await;
+            }
+            result => return result.context("cannot take over"),
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    Ok(())
 }
 
 /// Answers one request. A caller that has gone away is nobody's problem.
-async fn answer(follower: &mut Follower, request: Request) -> Result<Option<End>> {
+async fn answer(follower: &mut Follower, request: Request) -> Option<End> {
     match request {
         Request::Status(reply) => {
             let _ = reply.send(Ok(status(follower)));
@@ -178,16 +169,17 @@ async fn answer(follower: &mut Follower, request: Request) -> Result<Option<End>
         }
         Request::Down(reply) => {
             let _ = reply.send(Ok(()));
-            return Ok(Some(End::Down));
+            return Some(End::Down);
         }
         Request::Handover(reply) => {
             // The successor has the whole lease to start.
-            follower.renew_lease()?;
-            let _ = reply.send(Ok(()));
-            return Ok(Some(End::Handover));
+            let renewed = follower.renew_lease().map_err(failed);
+            let ends = renewed.is_ok();
+            let _ = reply.send(renewed);
+            return ends.then_some(End::Handover);
         }
     }
-    Ok(None)
+    None
 }
 
 fn failed(error: anyhow::Error) -> Refusal {
@@ -251,14 +243,13 @@ pub async fn down(socket: &Path, bpffs: &Path) -> Result<bool> {
         Err(api::client::Error::NoDaemon(_)) => return Ok(datapath::remove_all(bpffs)?),
         Err(error) => return Err(error.into()),
     }
-    let deadline = tokio::time::Instant::now() + HANDOVER;
+    let deadline = Instant::now() + HANDOVER;
     loop {
         match datapath::remove_all(bpffs) {
-            Ok(_) => return Ok(true),
-            Err(datapath::PinError::Held { .. }) if tokio::time::Instant::now() < deadline => {
-                tokio::time::sleep(Duration::from_millis(10)).await;
+            Err(datapath::PinError::Held { .. }) if Instant::now() < deadline => {
+                sleep(POLL).await;
             }
-            Err(error) => bail!("{error}"),
+            result => return Ok(result.map(|_| true)?),
         }
     }
 }

@@ -151,7 +151,7 @@ impl View<'_> {
 
     /// Why an entry is not accelerated, down to a full map.
     fn decide(&self, bridge: &Bridge, key: &FdbKey) -> Vec<model::Why> {
-        let mut why = entry::decide(self.plan, bridge, key, &bridge.fdb[key]).why;
+        let mut why = entry::decide(self.plan, bridge, key, &bridge.fdb[key]).why.into_owned();
         if let Some(applied) = self.applied
             && why.is_empty()
             && applied.is_refused(&entry::map_key(bridge, key))

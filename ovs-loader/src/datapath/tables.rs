@@ -7,8 +7,8 @@ use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray};
 use nix::time::{ClockId, clock_gettime};
 use ovs_ebpf_common::abi::{
-    Control, FdbKey, FdbValue, PortValue, Program, ProgramCounters, TunnelCounters, TunnelIndexKey,
-    TunnelIndexValue, TunnelValue, VXLAN_PORTS,
+    Control, FdbKey, FdbValue, PortValue, Program, ProgramCounters, TunnelCounters, TunnelFlags,
+    TunnelIndexKey, TunnelIndexValue, TunnelValue, VXLAN_PORTS,
 };
 use ovs_ebpf_common::{PACKET_REASONS, Reason};
 
@@ -87,6 +87,14 @@ impl Tables {
         let deadline = if lease.is_zero() { Duration::ZERO } else { now + lease };
         let deadline = u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX);
         self.set_control(|control| control.lease_deadline = deadline)
+    }
+
+    /// The UDP destination ports of the VXLAN tunnels, in network byte order.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn vxlan_ports(&self) -> Result<[[u8; 2]; VXLAN_PORTS], Error> {
+        self.control.get(&0, 0).map(|control| control.vxlan_ports).map_err(error("read", "control"))
     }
 
     /// Sets the UDP destination ports of the VXLAN tunnels.
@@ -199,14 +207,15 @@ impl Tables {
         let write = |tables: &mut Self, value: TunnelValue| {
             tables.tunnels.set(id, value, 0).map_err(error("write", "tunnels"))
         };
+        let active = current.active & 1;
+        let mut next = TunnelValue { active, paths: current.paths, ..*value };
         let wanted = value.paths[0];
-        let mut next = TunnelValue { active: current.active, paths: current.paths, ..*value };
-        if wanted != current.paths[usize::from(current.active)] {
-            let free = current.active ^ 1;
-            let mut staged = current;
-            staged.paths[usize::from(free)] = wanted;
-            write(self, staged)?;
-            next = TunnelValue { active: free, paths: staged.paths, ..*value };
+        // Without a path the old one stays: a program may have found the tunnel ready just before.
+        let ready = value.flags & TunnelFlags::READY != 0;
+        if ready && wanted != current.paths[usize::from(active)] {
+            next.active = active ^ 1;
+            next.paths[usize::from(next.active)] = wanted;
+            write(self, TunnelValue { paths: next.paths, ..current })?;
         }
         write(self, next)
     }
@@ -217,7 +226,10 @@ impl Tables {
     /// See [`Error`].
     pub fn clear_tunnel(&mut self, id: u32) -> Result<(), Error> {
         let cpus = zeroes(&self.tunnel_counters, id)?;
-        self.tunnels.set(id, TunnelValue::default(), 0).map_err(error("write", "tunnels"))?;
+        // The paths stay: a program may have found the tunnel ready just before.
+        let TunnelValue { active, paths, .. } = self.tunnel(id)?;
+        let unused = TunnelValue { active, paths, ..TunnelValue::default() };
+        self.tunnels.set(id, unused, 0).map_err(error("write", "tunnels"))?;
         self.tunnel_counters.set(id, cpus, 0).map_err(error("write", "tunnel_counters"))
     }
 

@@ -4,41 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ovs_ebpf_common::abi::{
-    FdbKey, FdbValue, PortValue, TunnelIndexKey, TunnelIndexValue, TunnelValue, VXLAN_PORTS,
+    FdbFlags, FdbKey, FdbValue, PortValue, TunnelFlags, TunnelIndexKey, TunnelIndexValue,
+    TunnelPath, TunnelValue, VXLAN_PORTS,
 };
 
 use super::entry;
+use super::maps::{MapReader, MapWriter};
 use super::plan::Plan;
 use crate::bridge::model::{self, Bridges, IfIndex};
-use crate::datapath::{TableError, Tables};
-
-/// What a plan is written to.
-pub trait MapWriter {
-    /// What a write fails with.
-    type Error;
-    /// Sets the UDP ports of the VXLAN tunnels.
-    fn set_vxlan_ports(&mut self, ports: [[u8; 2]; VXLAN_PORTS]) -> Result<(), Self::Error>;
-    /// Adds or replaces a port.
-    fn set_port(&mut self, ifindex: IfIndex, value: PortValue) -> Result<(), Self::Error>;
-    /// Removes a port.
-    fn remove_port(&mut self, ifindex: IfIndex) -> Result<(), Self::Error>;
-    /// Adds or replaces an FDB entry; `false` where the map is full.
-    fn set_fdb(&mut self, key: &FdbKey, value: &FdbValue) -> Result<bool, Self::Error>;
-    /// Removes an FDB entry.
-    fn remove_fdb(&mut self, key: &FdbKey) -> Result<(), Self::Error>;
-    /// Sets a tunnel, whose wanted path is `value.paths[0]`.
-    fn set_tunnel(&mut self, id: u32, value: &TunnelValue) -> Result<(), Self::Error>;
-    /// Frees a tunnel's id.
-    fn clear_tunnel(&mut self, id: u32) -> Result<(), Self::Error>;
-    /// Adds or replaces what received packets of a tunnel belong to.
-    fn set_tunnel_index(
-        &mut self,
-        key: &TunnelIndexKey,
-        value: &TunnelIndexValue,
-    ) -> Result<(), Self::Error>;
-    /// Removes a tunnel from the index.
-    fn remove_tunnel_index(&mut self, key: &TunnelIndexKey) -> Result<(), Self::Error>;
-}
 
 /// What the maps say, as far as this daemon or the one it adopted wrote it.
 #[derive(Debug, Default)]
@@ -49,6 +22,8 @@ pub struct Applied {
     fdb: HashMap<FdbKey, FdbValue>,
     vxlan_ports: [[u8; 2]; VXLAN_PORTS],
     refused: BTreeSet<FdbKey>,
+    /// The last call did all it had to.
+    settled: bool,
 }
 
 impl Applied {
@@ -56,25 +31,20 @@ impl Applied {
     ///
     /// # Errors
     /// Where a map can't be read.
-    pub fn adopt(tables: &Tables) -> Result<Self, TableError> {
-        let index: BTreeMap<_, _> = tables.tunnel_index()?.into_iter().collect();
+    pub fn adopt<R: MapReader>(maps: &R) -> Result<Self, R::Error> {
+        let index: BTreeMap<_, _> = maps.tunnel_index()?.into_iter().collect();
         let tunnels = index
             .values()
-            .map(|value| {
-                let mut tunnel = tables.tunnel(value.tunnel)?;
-                tunnel.paths = [tunnel.paths[usize::from(tunnel.active & 1)], Default::default()];
-                tunnel.active = 0;
-                Ok((value.tunnel, tunnel))
-            })
+            .map(|value| Ok((value.tunnel, comparable_tunnel(maps.tunnel(value.tunnel)?))))
             .collect::<Result<_, _>>()?;
         Ok(Self {
-            ports: tables.ports()?.into_iter().collect(),
+            ports: maps.ports()?.into_iter().collect(),
             tunnels,
             index,
-            fdb: tables.fdb()?.into_iter().map(|(key, value)| (key, comparable(value))).collect(),
-            // Unknown: written in any case.
-            vxlan_ports: [[0xff; 2]; VXLAN_PORTS],
+            fdb: maps.fdb()?.into_iter().map(|(key, value)| (key, comparable(value))).collect(),
+            vxlan_ports: maps.vxlan_ports()?,
             refused: BTreeSet::new(),
+            settled: false,
         })
     }
 
@@ -101,13 +71,14 @@ impl Applied {
     /// is being changed; then comes what is new, from the tunnels up.
     ///
     /// # Errors
-    /// The first write that fails: what is done is noted, and the next call goes on from there.
+    /// The first write that fails: what is done is noted, and the next call of any kind does the rest.
     pub fn replan<W: MapWriter>(
         &mut self,
         maps: &mut W,
         plan: &Plan,
         bridges: &Bridges,
     ) -> Result<(), W::Error> {
+        self.settled = false;
         let mut fdb: HashMap<FdbKey, FdbValue> = HashMap::new();
         for bridge in bridges.values() {
             for (key, entry) in &bridge.fdb {
@@ -121,25 +92,40 @@ impl Applied {
         let index: BTreeMap<_, _> = plan.entries().map(|entry| (entry.key, entry.index)).collect();
         let tunnels: BTreeMap<_, _> = plan.entries().map(|entry| (entry.id, entry.value)).collect();
 
+        // Ids that still mean the same tunnel.
+        let kept: BTreeSet<u32> = self
+            .index
+            .iter()
+            .filter(|(key, value)| index.get(key).is_some_and(|now| now.tunnel == value.tunnel))
+            .map(|(_, value)| value.tunnel)
+            .collect();
+
         // An entry that goes elsewhere is removed before it is added again: its tunnel may be new.
+        let stays = |key: &FdbKey, value: &FdbValue| {
+            fdb.get(key).is_some_and(|wanted| way(wanted) == way(value))
+                && (!is_behind_tunnel(value) || kept.contains(&value.target))
+        };
         let stale: Vec<_> = self
             .fdb
             .iter()
-            .filter(|(key, value)| fdb.get(*key).is_none_or(|wanted| wanted.target != value.target))
+            .filter(|(key, value)| !stays(key, value))
             .map(|(key, _)| *key)
             .collect();
         for key in stale {
             self.remove_fdb(maps, &key)?;
         }
-        for ifindex in gone(&self.ports, &ports) {
+        for ifindex in rejects(&self.ports, |ifindex, _| ports.contains_key(ifindex)) {
             maps.remove_port(ifindex)?;
             self.ports.remove(&ifindex);
         }
-        for key in gone(&self.index, &index) {
+        let stays = |key: &TunnelIndexKey, value: &TunnelIndexValue| {
+            index.get(key).is_some_and(|wanted| wanted.tunnel == value.tunnel)
+        };
+        for key in rejects(&self.index, stays) {
             maps.remove_tunnel_index(&key)?;
             self.index.remove(&key);
         }
-        for id in gone(&self.tunnels, &tunnels) {
+        for id in rejects(&self.tunnels, |id, _| kept.contains(id)) {
             maps.clear_tunnel(id)?;
             self.tunnels.remove(&id);
         }
@@ -161,16 +147,23 @@ impl Applied {
             self.vxlan_ports = plan.vxlan_ports;
         }
         self.refused.clear();
+        let mut room = true;
         for (key, value) in fdb {
-            self.set_fdb(maps, key, value)?;
+            // A full map is not asked again for every entry that is left.
+            if room || self.fdb.contains_key(&key) {
+                room &= self.set_fdb(maps, key, value)?;
+            } else {
+                self.refused.insert(key);
+            }
         }
+        self.settled = true;
         Ok(())
     }
 
-    /// Brings single FDB entries in line, under an unchanged plan.
+    /// Brings single FDB entries in line, under an unchanged plan that [serves](Plan::serves) them.
     ///
     /// # Errors
-    /// The first write that fails.
+    /// As [`Self::replan`].
     pub fn fdb_changed<W: MapWriter>(
         &mut self,
         maps: &mut W,
@@ -178,6 +171,9 @@ impl Applied {
         bridges: &Bridges,
         changes: &[(IfIndex, model::FdbKey)],
     ) -> Result<(), W::Error> {
+        if !std::mem::take(&mut self.settled) {
+            return self.replan(maps, plan, bridges);
+        }
         let mut room = false;
         for (ifindex, key) in changes {
             let map_key = FdbKey { bridge: *ifindex, vlan: key.vlan, mac: key.mac.0 };
@@ -186,50 +182,56 @@ impl Applied {
                 .and_then(|bridge| entry::decide(plan, bridge, key, bridge.fdb.get(key)?).value);
             self.refused.remove(&map_key);
             match wanted {
-                Some(value) => self.set_fdb(maps, map_key, value)?,
+                Some(value) => drop(self.set_fdb(maps, map_key, value)?),
                 None => room |= self.remove_fdb(maps, &map_key)?,
             }
         }
         if room {
             self.retry_refused(maps, plan, bridges)?;
         }
+        self.settled = true;
         Ok(())
     }
 
-    /// Tries the entries again that found the map full.
+    /// Tries the entries again that found the map full, until it is full again.
     fn retry_refused<W: MapWriter>(
         &mut self,
         maps: &mut W,
         plan: &Plan,
         bridges: &Bridges,
     ) -> Result<(), W::Error> {
-        for key in std::mem::take(&mut self.refused) {
+        while let Some(&key) = self.refused.first() {
             let model_key = model::FdbKey { vlan: key.vlan, mac: model::Mac(key.mac) };
             let wanted = bridges.get(&key.bridge).and_then(|bridge| {
                 entry::decide(plan, bridge, &model_key, bridge.fdb.get(&model_key)?).value
             });
-            if let Some(value) = wanted {
-                self.set_fdb(maps, key, value)?;
+            if let Some(value) = wanted
+                && !self.set_fdb(maps, key, value)?
+            {
+                break;
             }
+            self.refused.remove(&key);
         }
         Ok(())
     }
 
+    /// Gives whether there was room.
     fn set_fdb<W: MapWriter>(
         &mut self,
         maps: &mut W,
         key: FdbKey,
         value: FdbValue,
-    ) -> Result<(), W::Error> {
+    ) -> Result<bool, W::Error> {
         if self.fdb.get(&key) == Some(&value) {
-            return Ok(());
+            return Ok(true);
         }
-        if maps.set_fdb(&key, &value)? {
+        let room = maps.set_fdb(&key, &value)?;
+        if room {
             self.fdb.insert(key, value);
         } else {
             self.refused.insert(key);
         }
-        Ok(())
+        Ok(room)
     }
 
     /// Gives whether the entry was there.
@@ -248,8 +250,27 @@ fn comparable(value: FdbValue) -> FdbValue {
     FdbValue { next_revalidation: 0, ..value }
 }
 
-fn gone<K: Copy + Ord, V>(applied: &BTreeMap<K, V>, wanted: &BTreeMap<K, V>) -> Vec<K> {
-    applied.keys().filter(|key| !wanted.contains_key(key)).copied().collect()
+/// An adopted value with the path in use, if any, where a plan has the path wanted.
+fn comparable_tunnel(value: TunnelValue) -> TunnelValue {
+    let path = match value.flags & TunnelFlags::READY {
+        0 => TunnelPath::default(),
+        _ => value.paths[usize::from(value.active & 1)],
+    };
+    TunnelValue { active: 0, paths: [path, TunnelPath::default()], ..value }
+}
+
+fn is_behind_tunnel(value: &FdbValue) -> bool {
+    value.flags & FdbFlags::TUNNEL != 0
+}
+
+/// Where an entry leads. Ifindices and tunnel ids are numbers of their own.
+fn way(value: &FdbValue) -> (u32, bool) {
+    (value.target, is_behind_tunnel(value))
+}
+
+/// The keys of what does not stay.
+fn rejects<K: Copy, V>(applied: &BTreeMap<K, V>, stays: impl Fn(&K, &V) -> bool) -> Vec<K> {
+    applied.iter().filter(|(key, value)| !stays(key, value)).map(|(key, _)| *key).collect()
 }
 
 fn changed<K: Copy + Ord, V: Copy + PartialEq>(
@@ -261,52 +282,4 @@ fn changed<K: Copy + Ord, V: Copy + PartialEq>(
         .filter(|(key, value)| applied.get(key) != Some(value))
         .map(|(key, value)| (*key, *value))
         .collect()
-}
-
-impl MapWriter for Tables {
-    type Error = TableError;
-
-    fn set_vxlan_ports(&mut self, ports: [[u8; 2]; VXLAN_PORTS]) -> Result<(), TableError> {
-        self.set_vxlan_ports(ports)
-    }
-
-    fn set_port(&mut self, ifindex: IfIndex, value: PortValue) -> Result<(), TableError> {
-        self.set_port(ifindex, value)
-    }
-
-    fn remove_port(&mut self, ifindex: IfIndex) -> Result<(), TableError> {
-        self.remove_port(ifindex)
-    }
-
-    fn set_fdb(&mut self, key: &FdbKey, value: &FdbValue) -> Result<bool, TableError> {
-        match self.set_fdb(key, value) {
-            Ok(()) => Ok(true),
-            Err(TableError::Full(_)) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn remove_fdb(&mut self, key: &FdbKey) -> Result<(), TableError> {
-        self.remove_fdb(key)
-    }
-
-    fn set_tunnel(&mut self, id: u32, value: &TunnelValue) -> Result<(), TableError> {
-        self.set_tunnel(id, value)
-    }
-
-    fn clear_tunnel(&mut self, id: u32) -> Result<(), TableError> {
-        self.clear_tunnel(id)
-    }
-
-    fn set_tunnel_index(
-        &mut self,
-        key: &TunnelIndexKey,
-        value: &TunnelIndexValue,
-    ) -> Result<(), TableError> {
-        self.set_tunnel_index(key, value)
-    }
-
-    fn remove_tunnel_index(&mut self, key: &TunnelIndexKey) -> Result<(), TableError> {
-        self.remove_tunnel_index(key)
-    }
 }

@@ -1,5 +1,7 @@
 //! One FDB entry: where the fast path sends its station's frames, or why it does not.
 
+use std::borrow::Cow;
+
 use ovs_ebpf_common::Reason;
 use ovs_ebpf_common::abi::{self, FdbFlags, FdbValue};
 
@@ -8,27 +10,31 @@ use crate::bridge::model::{Bridge, Device, FdbEntry, FdbKey, FdbKind, Port, Remo
 
 /// What becomes of an FDB entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Decision {
+pub struct Decision<'a> {
     /// What the `fdb` map should say, if anything.
     pub value: Option<FdbValue>,
     /// Why frames to the station do not take the fast path; empty if they do.
-    pub why: Vec<Why>,
+    pub why: Cow<'a, [Why]>,
 }
 
-impl Decision {
+impl<'a> Decision<'a> {
     fn refused(why: impl Into<Why>) -> Self {
-        Self { value: None, why: vec![why.into()] }
+        Self { value: None, why: Cow::Owned(vec![why.into()]) }
+    }
+
+    fn refused_like(why: &'a [Why]) -> Self {
+        Self { value: None, why: Cow::Borrowed(why) }
     }
 }
 
 /// Decides on an entry of a bridge that the plan was made for.
 #[must_use]
-pub fn decide(plan: &Plan, bridge: &Bridge, key: &FdbKey, entry: &FdbEntry) -> Decision {
+pub fn decide<'a>(plan: &'a Plan, bridge: &Bridge, key: &FdbKey, entry: &FdbEntry) -> Decision<'a> {
     let Some(bridge_plan) = plan.bridges.get(&bridge.ifindex) else {
         return Decision::refused(Reason::PortNotAccelerated);
     };
     if !bridge_plan.why.is_empty() {
-        return Decision { value: None, why: bridge_plan.why.clone() };
+        return Decision::refused_like(&bridge_plan.why);
     }
     if key.mac.is_group() {
         return Decision::refused(Reason::FdbGroup);
@@ -69,19 +75,19 @@ fn remote<'a>(key: &FdbKey, tunnel: &'a Tunnel) -> Result<&'a Remote, Why> {
     }
 }
 
-fn behind_tunnel(port: &PortPlan, way: &TunnelPlan) -> Decision {
+fn behind_tunnel<'a>(port: &PortPlan, way: &'a TunnelPlan) -> Decision<'a> {
     let value = way.entry.as_ref().map(|entry| FdbValue {
         target: entry.id,
         flags: FdbFlags::TUNNEL | port.flags,
         revalidate_seconds: port.revalidate_seconds,
         ..FdbValue::default()
     });
-    Decision { value, why: way.why.clone() }
+    Decision { value, why: Cow::Borrowed(&way.why) }
 }
 
-fn local(key: &FdbKey, port: &Port, plan: &PortPlan) -> Decision {
+fn local<'a>(key: &FdbKey, port: &Port, plan: &'a PortPlan) -> Decision<'a> {
     if !plan.why.is_empty() {
-        return Decision { value: None, why: plan.why.clone() };
+        return Decision::refused_like(&plan.why);
     }
     let peer = if plan.peer == Some(key.mac) { FdbFlags::PEER } else { 0 };
     let value = FdbValue {
@@ -91,7 +97,7 @@ fn local(key: &FdbKey, port: &Port, plan: &PortPlan) -> Decision {
         mtu: plan.mtu,
         ..FdbValue::default()
     };
-    Decision { value: Some(value), why: Vec::new() }
+    Decision { value: Some(value), why: Cow::Borrowed(&[]) }
 }
 
 /// The key in the `fdb` map.

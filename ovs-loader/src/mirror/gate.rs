@@ -96,10 +96,17 @@ pub(super) fn port(facts: &Facts<'_>, port: &Port) -> Vec<Why> {
     device(facts, port.ifindex, &port.name, &mut why);
     if let Device::Tunnel(_) = &port.device
         && let Some(tc) = facts.rules.tc.get(&port.ifindex)
-        && tc.ingress_tcx > 0
     {
         // On a port or an uplink ours run last; what is decapsulated here never gets to this device.
-        why.push(Why::new(Reason::IngressFilter, format!("{} TCX programs", tc.ingress_tcx)));
+        if tc.ingress_tcx > 0 {
+            why.push(Why::new(Reason::IngressFilter, format!("{} TCX programs", tc.ingress_tcx)));
+        }
+        // Nor does what is encapsulated here. Other ports' queueing disciplines are passed.
+        if !facts.settings.bypass_egress_filters
+            && let Some(qdisc) = &tc.qdisc
+        {
+            why.push(Why::new(Reason::EgressFilter, qdisc));
+        }
     }
     if let Some(refused) = facts.refused.get(&(Program::PortIngress as u32, port.ifindex)) {
         why.push(Why::new(Reason::AttachFailed, refused));

@@ -8,9 +8,15 @@ pub mod apply;
 pub mod entry;
 mod gate;
 mod ids;
+mod maps;
 pub mod plan;
+#[cfg(test)]
+mod tests;
+mod tunnel;
 
-pub use apply::{Applied, MapWriter};
+pub use apply::Applied;
 pub use gate::Facts;
 pub use ids::TunnelIds;
+pub use maps::{MapReader, MapWriter};
 pub use plan::{BridgePlan, Plan, PortPlan, TunnelPlan};
+pub use tunnel::targets;

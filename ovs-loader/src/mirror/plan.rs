@@ -3,19 +3,19 @@
 //! [`super::entry`].
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use ovs_ebpf_common::Reason;
 use ovs_ebpf_common::abi::{
-    FdbFlags, PortValue, TunnelFlags, TunnelIndexKey, TunnelIndexValue, TunnelKind, TunnelPath,
-    TunnelValue, VXLAN_PORTS,
+    FdbFlags, PORT_CAPACITY, PortValue, TunnelIndexKey, TunnelIndexValue, TunnelKind, TunnelValue,
+    VXLAN_PORTS,
 };
-use ovs_ebpf_common::wire::{ecn, outer};
 
 use super::gate::{self, Facts};
 use super::ids::TunnelIds;
-use crate::bridge::model::{Bridge, Device, Encap, IfIndex, Port, Tunnel, Why};
-use crate::underlay::{Path, Target};
+use super::tunnel;
+use crate::bridge::model::{Bridge, Bridges, Device, FdbKey, IfIndex, Mac, Port, Why};
+use crate::underlay::Path;
 
 /// What becomes of the host's bridges.
 #[derive(Clone, Debug, Default)]
@@ -49,7 +49,7 @@ pub struct PortPlan {
     /// How often a station's packet must pass the bridge, in seconds.
     pub revalidate_seconds: u16,
     /// The MAC for which the frame may be handed to the veth's other end.
-    pub peer: Option<crate::bridge::model::Mac>,
+    pub peer: Option<Mac>,
     /// For a tunnel port, the ways to its remotes.
     pub tunnels: Option<BTreeMap<IpAddr, TunnelPlan>>,
 }
@@ -79,46 +79,6 @@ pub struct TunnelEntry {
     pub value: TunnelValue,
 }
 
-/// The underlay targets of all tunnels, accelerated or not, so that `status` can show their way.
-#[must_use]
-pub fn targets(facts: &crate::bridge::model::Bridges) -> BTreeSet<Target> {
-    facts
-        .values()
-        .flat_map(|bridge| bridge.ports.values())
-        .filter_map(|port| match &port.device {
-            Device::Tunnel(tunnel) => Some(tunnel),
-            _ => None,
-        })
-        .flat_map(|tunnel| remotes(tunnel).into_iter().map(|remote| target(tunnel, remote)))
-        .filter(|target| !is_group(target.remote))
-        .collect()
-}
-
-/// The addresses a tunnel sends to. A remote with options of its own is not among them: it is
-/// another tunnel.
-fn remotes(tunnel: &Tunnel) -> BTreeSet<IpAddr> {
-    let remotes = tunnel.remotes.iter().chain(tunnel.fdb.values().flatten());
-    remotes.filter(|remote| remote.options.is_empty()).map(|remote| remote.address).collect()
-}
-
-fn target(tunnel: &Tunnel, remote: IpAddr) -> Target {
-    Target {
-        remote,
-        local: tunnel.local,
-        tos: tunnel.tos.unwrap_or(0),
-        protocol: tunnel.encap.ip_protocol(),
-        dst_port: tunnel.dst_port,
-        link: tunnel.link,
-    }
-}
-
-fn is_group(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(address) => address.is_multicast() || address.is_broadcast(),
-        IpAddr::V6(address) => address.is_multicast(),
-    }
-}
-
 impl Plan {
     /// Decides on everything but FDB entries.
     #[must_use]
@@ -131,11 +91,32 @@ impl Plan {
                 .collect(),
             vxlan_ports: Default::default(),
         };
+        plan.refuse_ports_beyond_capacity();
         plan.refuse_clashes();
         plan.assign_vxlan_ports();
         let wanted: BTreeSet<_> = plan.entries().map(|entry| entry.key).collect();
         ids.retain(|key| wanted.contains(key));
         plan
+    }
+
+    /// Whether this plan, made for the same topology, also serves these changes of the FDBs. It does
+    /// not where one of them leads to a remote that no tunnel sent to so far.
+    #[must_use]
+    pub fn serves(&self, bridges: &Bridges, changes: &[(IfIndex, FdbKey)]) -> bool {
+        let planned = |bridge: &Bridge, port: &Port| {
+            self.bridges.get(&bridge.ifindex)?.ports.get(&port.ifindex)?.tunnels.as_ref()
+        };
+        bridges.values().all(|bridge| {
+            bridge.ports.values().all(|port| {
+                let Device::Tunnel(tunnel) = &port.device else { return true };
+                let Some(ways) = planned(bridge, port) else { return false };
+                changes
+                    .iter()
+                    .filter(|(ifindex, _)| *ifindex == bridge.ifindex)
+                    .flat_map(|(_, key)| tunnel.remotes_of(key.mac))
+                    .all(|remote| tunnel::has_way(ways, remote))
+            })
+        })
     }
 
     /// The map entries of all tunnels.
@@ -182,6 +163,19 @@ impl Plan {
             }
         }
         uplinks
+    }
+
+    /// The `ports` map has room for so many.
+    fn refuse_ports_beyond_capacity(&mut self) {
+        self.bridges
+            .values_mut()
+            .flat_map(|bridge| bridge.ports.values_mut())
+            .filter(|port| port.why.is_empty() && port.tunnels.is_none())
+            .skip(PORT_CAPACITY)
+            .for_each(|port| {
+                let limit = format!("more than {PORT_CAPACITY} ports");
+                port.why.push(Why::new(Reason::Capacity, limit));
+            });
     }
 
     /// Two tunnels that no received packet can tell apart: the kernel may, by what the fast path
@@ -254,18 +248,17 @@ fn plan_port(
         }
     }
     let tunnels = match &port.device {
-        Device::Tunnel(tunnel) => Some(
-            remotes(tunnel)
-                .into_iter()
-                .map(|remote| (remote, plan_tunnel(facts, bridge, &why, port, tunnel, remote, ids)))
-                .collect(),
-        ),
+        Device::Tunnel(tunnel) => {
+            Some(tunnel::plan_ways(facts, bridge.ifindex, &why, port.mtu, tunnel, ids))
+        }
         _ => None,
     };
-    let shaped = facts.rules.tc.get(&port.ifindex).is_some_and(|tc| {
-        // What the device's own egress would still see must not be gone around.
-        tc.qdisc.is_some() || tc.egress.is_some()
-    });
+    // What the device's own egress would still see must not be gone around.
+    let shaped = facts
+        .rules
+        .tc
+        .get(&port.ifindex)
+        .is_some_and(|tc| tc.qdisc.is_some() || tc.egress.is_some());
     let peer = match &port.device {
         Device::Veth(Some(peer)) if peer.other_namespace && !peer.xdp && !shaped => Some(peer.mac),
         _ => None,
@@ -273,7 +266,7 @@ fn plan_port(
     PortPlan {
         name: port.name.clone(),
         why,
-        flags: if port.isolated { FdbFlags::ISOLATED } else { 0 },
+        flags: port_flags(port),
         mtu: port.mtu,
         revalidate_seconds: gate::revalidate_seconds(facts.settings, ageing).unwrap_or(1),
         peer,
@@ -281,131 +274,8 @@ fn plan_port(
     }
 }
 
-fn plan_tunnel(
-    facts: &Facts<'_>,
-    bridge: &Bridge,
-    port_why: &[Why],
-    port: &Port,
-    tunnel: &Tunnel,
-    remote: IpAddr,
-    ids: &mut TunnelIds,
-) -> TunnelPlan {
-    let mut why = port_why.to_vec();
-    let refused = |why| TunnelPlan { why, entry: None, path: None };
-    if is_group(remote) {
-        // The port says so too where the group is the tunnel's own.
-        if !why.iter().any(|why| why.reason == Reason::TunnelGroup) {
-            why.push(Why::new(Reason::TunnelGroup, remote.to_string()));
-        }
-        return refused(why);
-    }
-    let target = target(tunnel, remote);
-    let (path, route) = match (facts.resolve)(&target) {
-        Some(Ok(path)) => (Some(path), Some((path.uplink, path.local))),
-        Some(Err(unresolved)) => {
-            why.push(unresolved.why.clone());
-            (None, unresolved.route.map(|route| (route.uplink, route.local)))
-        }
-        // Its first look-up is under way.
-        None => {
-            why.push(Why::from(Reason::NoRoute));
-            (None, None)
-        }
-    };
-    let Some((uplink, local)) = route else { return refused(why) };
-    let name = path.map(|path| path.uplink_name.as_str());
-    why.extend(gate::uplink(facts, tunnel, &target, local, uplink, name));
-    let (IpAddr::V4(local), IpAddr::V4(remote)) = (local, remote) else { return refused(why) };
-    // While only the neighbour is missing, what the remote sends can still be taken.
-    let receives = why.iter().all(|why| why.reason == Reason::NoNeighbour);
-    let entry = if receives {
-        let key = index_key(tunnel, local, remote);
-        match ids.id(&key) {
-            Some(id) => Some(TunnelEntry {
-                id,
-                key,
-                index: TunnelIndexValue {
-                    tunnel: id,
-                    bridge: bridge.ifindex,
-                    uplink,
-                    vlan: 0,
-                    reserved: 0,
-                },
-                value: tunnel_value(tunnel, path, local, remote, port.mtu),
-            }),
-            None => {
-                why.push(Why::new(Reason::Capacity, "the tunnels map is full"));
-                None
-            }
-        }
-    } else {
-        None
-    };
-    TunnelPlan { why, entry, path: path.cloned() }
-}
-
-fn kind(tunnel: &Tunnel, key: Option<u32>) -> TunnelKind {
-    match (tunnel.encap, key) {
-        (Encap::Vxlan, _) => TunnelKind::VxlanIpv4,
-        (Encap::Gre, Some(_)) => TunnelKind::GreKeyIpv4,
-        (Encap::Gre, None) => TunnelKind::GreIpv4,
-    }
-}
-
-fn index_key(tunnel: &Tunnel, local: Ipv4Addr, remote: Ipv4Addr) -> TunnelIndexKey {
-    TunnelIndexKey {
-        remote: remote.octets(),
-        local: local.octets(),
-        key: tunnel.key_in.unwrap_or(0).to_be_bytes(),
-        dst_port: tunnel.dst_port.to_be_bytes(),
-        kind: kind(tunnel, tunnel.key_in) as u8,
-        reserved: 0,
-    }
-}
-
-/// `device_mtu` is the tunnel device's own: the bridge drops what is larger before it gets there.
-fn tunnel_value(
-    tunnel: &Tunnel,
-    path: Option<&Path>,
-    local: Ipv4Addr,
-    remote: Ipv4Addr,
-    device_mtu: u32,
-) -> TunnelValue {
-    let kind = kind(tunnel, tunnel.key_out);
-    let mut value = TunnelValue {
-        kind: kind as u8,
-        tos: tunnel.tos.unwrap_or(0) & !ecn::MASK,
-        ttl: tunnel.ttl.unwrap_or(0),
-        source_port_min: tunnel.source_ports.0,
-        source_port_span: tunnel.source_ports.1.saturating_sub(tunnel.source_ports.0),
-        ..TunnelValue::default()
-    };
-    let flag = |flags: &mut u8, on, flag| *flags |= if on { flag } else { 0 };
-    flag(&mut value.flags, tunnel.tos.is_none(), TunnelFlags::TOS_INHERIT);
-    flag(&mut value.flags, tunnel.ttl.is_none(), TunnelFlags::TTL_INHERIT);
-    flag(&mut value.flags, !tunnel.df, TunnelFlags::NEEDS_ID);
-    let Some(path) = path else { return value };
-    let (header, checksum_seed) = outer::template(
-        kind,
-        &outer::Outer {
-            destination_mac: path.next_hop_mac.0,
-            source_mac: path.source_mac.0,
-            local: local.octets(),
-            remote: remote.octets(),
-            key: tunnel.key_out.unwrap_or(0),
-            dst_port: tunnel.dst_port,
-            df: tunnel.df,
-        },
-    );
-    // What the outer headers and the inner Ethernet header leave of the underlay's MTU.
-    let overhead = kind.header_len() as u32;
-    value.flags |= TunnelFlags::READY;
-    value.paths[0] = TunnelPath {
-        header,
-        checksum_seed,
-        uplink: path.uplink,
-        mtu: path.mtu.saturating_sub(overhead).min(device_mtu),
-        reserved: 0,
-    };
-    value
+fn port_flags(port: &Port) -> u16 {
+    let isolated = if port.isolated { FdbFlags::ISOLATED } else { 0 };
+    let hardware = if port.device == Device::Ethernet { FdbFlags::HARDWARE } else { 0 };
+    isolated | hardware
 }

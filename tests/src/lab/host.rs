@@ -67,7 +67,7 @@ impl Host {
 
     /// Where its daemon pins programs and maps.
     pub fn bpffs(&self) -> PathBuf {
-        registry::pins(self.name())
+        registry::pins(&self.lab).join(format!("h{}", self.number))
     }
 
     /// Where its daemon's socket, log and configuration are.
@@ -90,13 +90,15 @@ impl Host {
         self.ip("link add br-ex up type bridge\n")?;
         let local = self.underlay();
         let remotes: Vec<&Ipv4Addr> = underlays.iter().filter(|other| **other != local).collect();
-        let (added, module) = match encap {
-            Encap::Vxlan => (self.add_vxlan(local, &remotes), "vxlan"),
-            Encap::Gre => (self.add_gretap(local, &remotes), "ip_gre"),
+        let (added, kind, module) = match encap {
+            Encap::Vxlan => (self.add_vxlan(local, &remotes), "vxlan", "vxlan"),
+            Encap::Gre => (self.add_gretap(local, &remotes), "gretap", "ip_gre"),
         };
         added.map_err(|error| match error.to_string() {
             said if said.contains("Unknown device type") => {
-                anyhow!("this kernel can't make the tunnel's port: it lacks the module {module}")
+                anyhow!(
+                    "this kernel lacks the module {module}, which makes {kind} ports: install it"
+                )
             }
             _ => error.context("cannot make the tunnel's port"),
         })

@@ -52,10 +52,25 @@ pub(super) fn register() -> Result<String> {
 
     let name = format!("{PREFIX}{}-{}", process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
     let directory = files(&name);
-    fs::create_dir_all(&directory)
+    make(&directory)
         .with_context(|| format!("cannot make {}: labs need root", directory.display()))?;
+    // Where the BPF file system is not mounted yet, the daemon mounts it.
+    let _ = make(&pins(&name));
     live().push(name.clone());
     Ok(name)
+}
+
+/// Makes a directory. Another process may at any time remove the one that it belongs in, while that
+/// is empty.
+fn make(directory: &Path) -> io::Result<()> {
+    let mut result = fs::create_dir_all(directory);
+    for _ in 0..10 {
+        if !matches!(&result, Err(error) if error.kind() == io::ErrorKind::NotFound) {
+            break;
+        }
+        result = fs::create_dir_all(directory);
+    }
+    result
 }
 
 /// Where a lab keeps its files.
@@ -63,9 +78,9 @@ pub(super) fn files(lab: &str) -> PathBuf {
     Path::new(FILES).join(lab)
 }
 
-/// Where the daemon of one of a lab's hosts pins its programs and maps.
-pub(super) fn pins(namespace: &str) -> PathBuf {
-    Path::new(PINS).join(namespace)
+/// Where a lab's daemons pin their programs and maps.
+pub(super) fn pins(lab: &str) -> PathBuf {
+    Path::new(PINS).join(lab)
 }
 
 /// Removes a lab. Never returns in a process that a signal has ended.
@@ -106,35 +121,30 @@ fn live() -> MutexGuard<'static, Vec<String>> {
     LIVE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Removes what processes left behind that could not clean up: those killed by SIGKILL.
+/// Removes what processes left behind that could not clean up: those killed by SIGKILL. Only what
+/// has a directory among the labs is one: others may call their namespaces `lab-1-2` too.
 fn remove_leftovers() {
-    let mut labs = Vec::new();
-    for directory in ["/run/netns", FILES, PINS] {
-        labs.extend(names(Path::new(directory)).unwrap_or_default().iter().filter_map(|name| {
-            let mut words = name.strip_prefix(PREFIX)?.split('-');
-            let (pid, number) = (words.next()?, words.next()?);
-            let running = Path::new("/proc").join(pid).exists();
-            (!running).then(|| format!("{PREFIX}{pid}-{number}"))
-        }));
-    }
-    labs.sort();
-    labs.dedup();
-    for lab in labs.iter().filter(|lab| !files(lab).join(KEPT).exists()) {
-        remove(lab);
+    for lab in names(Path::new(FILES)).unwrap_or_default() {
+        let pid = lab.strip_prefix(PREFIX).and_then(|rest| rest.split('-').next());
+        let gone = pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists());
+        if gone && !files(&lab).join(KEPT).exists() {
+            remove(&lab);
+        }
     }
 }
 
 /// Removes all that a lab has on the machine; goes on after an error, and reports each on stderr.
 fn remove(lab: &str) {
-    let namespaces = belonging("/run/netns", lab);
+    let prefix = format!("{lab}-");
+    let mut namespaces = names(Path::new("/run/netns")).unwrap_or_default();
+    namespaces.retain(|name| name.starts_with(&prefix));
     end_processes(&namespaces);
     for namespace in namespaces {
         let deleted = Command::new("ip").args(["netns", "del", &namespace]).status();
         report(&namespace, deleted.map(|_| ()));
     }
-    for host in belonging(PINS, lab) {
-        report(&host, fs::remove_dir_all(Path::new(PINS).join(&host)));
-    }
+    report(lab, fs::remove_dir_all(pins(lab)));
+    // Last: without it nothing shows that the rest belongs to a lab.
     report(lab, fs::remove_dir_all(files(lab)));
     // Both stay while another lab is in them.
     let _ = fs::remove_dir(PINS);
@@ -183,12 +193,6 @@ fn processes_in(namespace: &str) -> Vec<i32> {
         .filter_map(|line| line.trim().parse().ok())
         .filter(|pid| *pid != process::id().cast_signed())
         .collect()
-}
-
-fn belonging(directory: &str, lab: &str) -> Vec<String> {
-    let prefix = format!("{lab}-");
-    let names = names(Path::new(directory)).unwrap_or_default();
-    names.into_iter().filter(|name| name.starts_with(&prefix)).collect()
 }
 
 /// The names in a directory; none if it does not exist.

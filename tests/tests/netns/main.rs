@@ -1,5 +1,6 @@
 //! Two hosts in network namespaces with the kernel's own bridges and tunnels. Needs root.
 
+mod cleanup;
 mod daemon;
 mod gate;
 mod slow_path;

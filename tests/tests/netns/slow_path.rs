@@ -98,23 +98,3 @@ fn three_hosts_reach_one_another() -> Result<()> {
     assert_eq!(traffic::ping(moved, lab.container(1).ipv4(), 56, 3, INTERVAL)?.loss(), 0.0);
     Ok(())
 }
-
-#[test]
-fn a_lab_leaves_nothing_behind_even_after_a_panic() -> Result<()> {
-    let mut name = String::new();
-    let mut forgotten = None;
-    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        let lab = Lab::pair().expect("a lab");
-        lab.name().clone_into(&mut name);
-        forgotten = Some(lab.container(0).command("sleep").arg("1000").spawn().expect("sleep"));
-        panic!("on purpose");
-    }));
-    assert!(panicked.is_err() && !name.is_empty());
-    assert!(!forgotten.expect("started").wait()?.success(), "the lab has ended it");
-    for directory in ["/run/netns", "/run/ovs-ebpf-test", "/sys/fs/bpf/ovs-ebpf-test"] {
-        let left = std::fs::read_dir(directory).into_iter().flatten().flatten();
-        let left: Vec<_> = left.map(|entry| entry.file_name()).collect();
-        assert!(!left.iter().any(|entry| entry.to_string_lossy().starts_with(&name)), "{left:?}");
-    }
-    Ok(())
-}

@@ -274,10 +274,10 @@ pub(crate) fn sender_end(tunnel: &Tunnel) -> TunnelValue {
         uplink: UPLINK,
         // Between the two is the outer header less its Ethernet header, plus the inner one.
         mtu: UNDERLAY_MTU - kind.header_len() as u32,
-        reserved: 0,
+        kind: kind as u8,
+        reserved: [0; 3],
     };
     TunnelValue {
-        kind: kind as u8,
         flags: TunnelFlags::READY
             | flag(tunnel.tos.is_none(), TunnelFlags::TOS_INHERIT)
             | flag(tunnel.ttl.is_none(), TunnelFlags::TTL_INHERIT)

@@ -1,0 +1,221 @@
+//! The ways of a tunnel to its remotes: what each one's map entries say, or why it has none.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use ovs_ebpf_common::Reason;
+use ovs_ebpf_common::abi::{
+    TunnelFlags, TunnelIndexKey, TunnelIndexValue, TunnelKind, TunnelPath, TunnelValue,
+};
+use ovs_ebpf_common::wire::{ecn, outer};
+
+use super::gate::{self, Facts};
+use super::ids::TunnelIds;
+use super::plan::{TunnelEntry, TunnelPlan};
+use crate::bridge::model::{Bridges, Device, Encap, IfIndex, Remote, Tunnel, Why};
+use crate::underlay::{Path, Target};
+
+/// The underlay targets of all tunnels, accelerated or not, so that `status` can show their way.
+#[must_use]
+pub fn targets(bridges: &Bridges) -> BTreeSet<Target> {
+    bridges
+        .values()
+        .flat_map(|bridge| bridge.ports.values())
+        .filter_map(|port| match &port.device {
+            Device::Tunnel(tunnel) => Some(tunnel),
+            _ => None,
+        })
+        .flat_map(|tunnel| {
+            remotes(tunnel)
+                .into_iter()
+                .filter(|(remote, options)| options.is_empty() && !is_group(*remote))
+                .map(|(remote, _)| target(tunnel, remote))
+        })
+        .collect()
+}
+
+/// The addresses a tunnel sends to, each with the remote's options where it is never sent to without.
+fn remotes(tunnel: &Tunnel) -> BTreeMap<IpAddr, &str> {
+    let mut remotes = BTreeMap::new();
+    for remote in tunnel.remotes.iter().chain(tunnel.fdb.values().flatten()) {
+        let options = remotes.entry(remote.address).or_insert(remote.options.as_str());
+        // None sorts before any.
+        *options = remote.options.as_str().min(options);
+    }
+    remotes
+}
+
+/// Whether a tunnel's ways were planned with this remote in mind.
+pub(super) fn has_way(ways: &BTreeMap<IpAddr, TunnelPlan>, remote: &Remote) -> bool {
+    let planned_without =
+        |way: &TunnelPlan| way.why.iter().all(|why| why.reason != Reason::RemoteOptions);
+    ways.get(&remote.address).is_some_and(|way| !remote.options.is_empty() || planned_without(way))
+}
+
+fn target(tunnel: &Tunnel, remote: IpAddr) -> Target {
+    Target {
+        remote,
+        local: tunnel.local,
+        tos: tunnel.tos.unwrap_or(0),
+        protocol: tunnel.encap.ip_protocol(),
+        dst_port: tunnel.dst_port,
+        link: tunnel.link,
+    }
+}
+
+fn is_group(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_multicast() || address.is_broadcast(),
+        IpAddr::V6(address) => address.is_multicast(),
+    }
+}
+
+/// Decides on every way of a tunnel port, given what stands against the port and the device's MTU
+/// in bytes.
+pub(super) fn plan_ways(
+    facts: &Facts<'_>,
+    bridge: IfIndex,
+    port_why: &[Why],
+    device_mtu: u32,
+    tunnel: &Tunnel,
+    ids: &mut TunnelIds,
+) -> BTreeMap<IpAddr, TunnelPlan> {
+    let mut plan = |remote, options: &str| {
+        let mut way = TunnelPlan { why: port_why.to_vec(), entry: None, path: None };
+        if let Some(why) = refusal(tunnel, remote, options) {
+            // The port says so too where it is the tunnel's own remote.
+            if !way.why.iter().any(|known| known.reason == why.reason) {
+                way.why.push(why);
+            }
+            return way;
+        }
+        let Some((uplink, local)) = find(facts, tunnel, remote, &mut way) else { return way };
+        let (IpAddr::V4(local), IpAddr::V4(remote)) = (local, remote) else { return way };
+        // While only the neighbour is missing, what the remote sends can still be taken.
+        if way.why.iter().any(|why| why.reason != Reason::NoNeighbour) {
+            return way;
+        }
+        let key = index_key(tunnel, local, remote);
+        let Some(id) = ids.id(&key) else {
+            way.why.push(Why::new(Reason::Capacity, "the tunnels map is full"));
+            return way;
+        };
+        way.entry = Some(TunnelEntry {
+            id,
+            key,
+            index: TunnelIndexValue { tunnel: id, bridge, uplink, vlan: 0, reserved: 0 },
+            value: tunnel_value(tunnel, way.path.as_ref(), local, remote, device_mtu),
+        });
+        way
+    };
+    remotes(tunnel).into_iter().map(|(remote, options)| (remote, plan(remote, options))).collect()
+}
+
+/// What stands against a remote whatever the underlay says.
+fn refusal(tunnel: &Tunnel, remote: IpAddr, options: &str) -> Option<Why> {
+    if !options.is_empty() {
+        Some(Why::new(Reason::RemoteOptions, options))
+    } else if is_group(remote) {
+        Some(Why::new(Reason::TunnelGroup, remote.to_string()))
+    } else {
+        let addresses = [Some(remote), tunnel.local];
+        let ipv6 = addresses.into_iter().flatten().find(IpAddr::is_ipv6)?;
+        Some(Why::new(Reason::TunnelIpv6, ipv6.to_string()))
+    }
+}
+
+/// Notes a way's path and what stands against it. Gives the device and the local address, where the
+/// route says them.
+fn find(
+    facts: &Facts<'_>,
+    tunnel: &Tunnel,
+    remote: IpAddr,
+    way: &mut TunnelPlan,
+) -> Option<(IfIndex, IpAddr)> {
+    let target = target(tunnel, remote);
+    let (uplink, local) = match (facts.resolve)(&target) {
+        Some(Ok(path)) => {
+            way.path = Some(path.clone());
+            (path.uplink, path.local)
+        }
+        Some(Err(unresolved)) => {
+            way.why.push(unresolved.why.clone());
+            let route = unresolved.route?;
+            (route.uplink, route.local)
+        }
+        // Its first look-up is under way.
+        None => {
+            way.why.push(Why::from(Reason::NoRoute));
+            return None;
+        }
+    };
+    let name = way.path.as_ref().map(|path| path.uplink_name.as_str());
+    way.why.extend(gate::uplink(facts, tunnel, &target, local, uplink, name));
+    Some((uplink, local))
+}
+
+fn kind(tunnel: &Tunnel, key: Option<u32>) -> TunnelKind {
+    match (tunnel.encap, key) {
+        (Encap::Vxlan, _) => TunnelKind::VxlanIpv4,
+        (Encap::Gre, Some(_)) => TunnelKind::GreKeyIpv4,
+        (Encap::Gre, None) => TunnelKind::GreIpv4,
+    }
+}
+
+fn index_key(tunnel: &Tunnel, local: Ipv4Addr, remote: Ipv4Addr) -> TunnelIndexKey {
+    TunnelIndexKey {
+        remote: remote.octets(),
+        local: local.octets(),
+        key: tunnel.key_in.unwrap_or(0).to_be_bytes(),
+        dst_port: tunnel.dst_port.to_be_bytes(),
+        kind: kind(tunnel, tunnel.key_in) as u8,
+        reserved: 0,
+    }
+}
+
+/// `device_mtu` is the tunnel device's own: the bridge drops what is larger before it gets there.
+fn tunnel_value(
+    tunnel: &Tunnel,
+    path: Option<&Path>,
+    local: Ipv4Addr,
+    remote: Ipv4Addr,
+    device_mtu: u32,
+) -> TunnelValue {
+    let kind = kind(tunnel, tunnel.key_out);
+    let mut value = TunnelValue {
+        tos: tunnel.tos.unwrap_or(0) & !ecn::MASK,
+        ttl: tunnel.ttl.unwrap_or(0),
+        source_port_min: tunnel.source_ports.0,
+        source_port_span: tunnel.source_ports.1.saturating_sub(tunnel.source_ports.0),
+        ..TunnelValue::default()
+    };
+    let flag = |flags: &mut u8, on, flag| *flags |= if on { flag } else { 0 };
+    flag(&mut value.flags, tunnel.tos.is_none(), TunnelFlags::TOS_INHERIT);
+    flag(&mut value.flags, tunnel.ttl.is_none(), TunnelFlags::TTL_INHERIT);
+    flag(&mut value.flags, !tunnel.df, TunnelFlags::NEEDS_ID);
+    let Some(path) = path else { return value };
+    let (header, checksum_seed) = outer::template(
+        kind,
+        &outer::Outer {
+            destination_mac: path.next_hop_mac.0,
+            source_mac: path.source_mac.0,
+            local: local.octets(),
+            remote: remote.octets(),
+            key: tunnel.key_out.unwrap_or(0),
+            dst_port: tunnel.dst_port,
+            df: tunnel.df,
+        },
+    );
+    // What the outer headers and the inner Ethernet header leave of the underlay's MTU.
+    let overhead = kind.header_len() as u32;
+    value.flags |= TunnelFlags::READY;
+    value.paths[0] = TunnelPath {
+        header,
+        checksum_seed,
+        uplink: path.uplink,
+        mtu: path.mtu.saturating_sub(overhead).min(device_mtu),
+        kind: kind as u8,
+        reserved: [0; 3],
+    };
+    value
+}
