@@ -3,6 +3,7 @@
 mod cleanup;
 mod daemon;
 mod gate;
+mod mistakes;
 mod slow_path;
 mod support;
 mod transitions;

@@ -64,7 +64,8 @@ fn loses_nothing(
 /// packets on the fast path, and packets left to the bridge because the lease had run out.
 fn pinned_counters(bpffs: &Path) -> Result<(u64, u64)> {
     let path = bpffs.join(format!("v{VERSION}/counters"));
-    let map = MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    let map =
+        MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?;
     let counters = PerCpuArray::<_, ProgramCounters>::try_from(Map::PerCpuArray(map))?;
     let (mut fast, mut expired) = (0, 0);
     for program in Program::ALL {

@@ -154,7 +154,8 @@ fn what_other_versions_left_is_detached_once_this_one_is_attached() -> Result<()
     fs::rename(version(&bpffs), bpffs.join("v0"))?;
     let attached = attached(&lab)?;
     let mut loader = Loader::start(lab.host(0))?;
-    let left: Vec<_> = fs::read_dir(&bpffs)?.map(|e| Ok(e?.file_name())).collect::<io::Result<_>>()?;
+    let left: Vec<_> =
+        fs::read_dir(&bpffs)?.map(|e| Ok(e?.file_name())).collect::<io::Result<_>>()?;
     assert_eq!(left, [format!("v{VERSION}").as_str()]);
     assert_eq!(attached, self::attached(&lab)?, "one program on each device, not two");
     loader.kill_9()?;

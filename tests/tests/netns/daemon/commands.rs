@@ -1,20 +1,12 @@
 //! What the command line and the configuration change on the host, and what they must not.
 
-use std::{fs, path::Path};
+use std::fs;
 
 use anyhow::{Context as _, Result};
-use ovs_ebpf_tests::lab::{Host, Lab, Loader, binary, traffic};
+use ovs_ebpf_tests::lab::{Host, Lab, Loader, traffic};
 
 use super::FOLLOWED;
-use crate::support::{BothWays, elements, shell};
-
-/// Runs `ovs-loader` on a host without a daemon.
-fn ovs_loader(host: &Host, arguments: &[&str]) -> Result<String> {
-    let binary = binary()?;
-    let (binary, bpffs) = (binary.to_string_lossy(), host.bpffs());
-    let bpffs = bpffs.to_string_lossy();
-    host.try_exec(&[&[&*binary, "--bpffs", &bpffs], arguments].concat())
-}
+use crate::support::{BothWays, State, elements, ovs_loader, shell};
 
 /// Takes away the bridge and tunnel that the lab has made: only the containers' devices are left.
 fn strip(host: &Host) {
@@ -51,11 +43,11 @@ fn the_configuration_makes_bridges_and_tunnels_from_nothing() -> Result<()> {
 #[test]
 fn the_configuration_leaves_a_complete_bridge_as_it_is() -> Result<()> {
     let lab = Lab::pair()?;
-    let before = state(lab.host(0))?;
+    let before = State::of(lab.host(0));
     let configuration = "[[bridge]]\nname = \"br-ex\"\ntunnel = \"vxlan\"\nkey = 42\n\
         local = \"192.0.2.1\"\nremotes = [\"192.0.2.2\"]\nports = [\"v1\"]\n";
     drop(Loader::start_with(lab.host(0), configuration)?);
-    assert_eq!(state(lab.host(0))?, before);
+    before.is_unchanged();
     Ok(())
 }
 
@@ -68,7 +60,8 @@ fn bridges_ports_and_tunnels_are_added_and_deleted() -> Result<()> {
     assert!(shell(host, "ip -d -o link show br-ex type bridge").contains("UP"));
     ovs_loader(host, &["port", "add", "br-ex", "v1"])?;
     assert!(shell(host, "bridge link show dev v1").contains("master br-ex"));
-    let tunnel = "tunnel add br-ex vxlan0 --type vxlan --key 42 --local 192.0.2.1 --remote 192.0.2.2";
+    let tunnel =
+        "tunnel add br-ex vxlan0 --type vxlan --key 42 --local 192.0.2.1 --remote 192.0.2.2";
     ovs_loader(host, &tunnel.split(' ').collect::<Vec<_>>())?;
     let shown = shell(host, "ip -d -o link show vxlan0; bridge fdb show dev vxlan0");
     for word in ["vxlan id 42", "local 192.0.2.1", "master br-ex", "dst 192.0.2.2"] {
@@ -89,44 +82,23 @@ fn bridges_ports_and_tunnels_are_added_and_deleted() -> Result<()> {
     Ok(())
 }
 
-/// All that a command could have changed on a host, without what changes by itself.
-fn state(host: &Host) -> Result<String> {
-    let shown = shell(
-        host,
-        "ip -d -o link | sed -E 's/[a-z_]+_timer +[0-9.]+//g'
-         bridge -d link; bridge fdb | grep permanent
-         ip -4 -o addr; ip rule; ip route show table all; tc qdisc
-         for device in u0 v1; do tc filter show dev $device ingress; done",
-    );
-    let mut neighbours: Vec<_> = (shell(host, "ip -d neigh").lines())
-        .map(|line| line.split(' ').take(3).collect::<Vec<_>>().join(" ") + flag(line, "managed"))
-        .collect();
-    neighbours.sort();
-    Ok(format!("{shown}{}{}", neighbours.join("\n"), pins(&host.bpffs())))
-}
-
-fn flag<'a>(line: &str, flag: &'a str) -> &'a str {
-    if line.contains(flag) { flag } else { "" }
-}
-
-fn pins(directory: &Path) -> String {
-    fs::read_dir(directory).map_or_else(|_| "none".to_owned(), |pins| format!("{}", pins.count()))
-}
-
 #[test]
 fn check_changes_nothing_and_says_what_would_be_accelerated() -> Result<()> {
     let lab = Lab::pair()?;
     let interval = std::time::Duration::from_millis(10);
     traffic::ping(lab.container(0), lab.container(1).ipv4(), 56, 3, interval)?;
-    let before = state(lab.host(0))?;
+    let before = State::of(lab.host(0));
     let checked = ovs_loader(lab.host(0), &["check", "--json"])?;
     let checked: serde_json::Value = serde_json::from_str(&checked).context("JSON")?;
     assert_eq!(checked["bridges"][0]["accelerated"], true, "{checked}");
     assert_eq!(checked["bridges"][0]["tunnels"][0]["remote"], "192.0.2.2");
     assert_eq!(checked["bridges"][0]["tunnels"][0]["accelerated"], true, "{checked}");
-    assert_eq!(state(lab.host(0))?, before);
+    before.is_unchanged();
 
-    shell(lab.host(0), "nft add table bridge t; nft 'add chain bridge t c { type filter hook forward priority 0; }'; nft add rule bridge t c accept");
+    shell(
+        lab.host(0),
+        "nft add table bridge t; nft 'add chain bridge t c { type filter hook forward priority 0; }'; nft add rule bridge t c accept",
+    );
     let checked = ovs_loader(lab.host(0), &["check"])?;
     assert!(checked.contains("nftables has a ruleset in the bridge family"), "{checked}");
     Ok(())
@@ -137,10 +109,13 @@ fn check_with_a_configuration_makes_nothing_of_it() -> Result<()> {
     let lab = Lab::pair()?;
     fs::create_dir_all(lab.host(0).files())?;
     let file = lab.host(0).files().join("check.toml");
-    fs::write(&file, "[[bridge]]\nname = \"br-new\"\ntunnel = \"vxlan\"\nkey = 7\nremotes = [\"192.0.2.2\"]\n")?;
-    let before = state(lab.host(0))?;
+    fs::write(
+        &file,
+        "[[bridge]]\nname = \"br-new\"\ntunnel = \"vxlan\"\nkey = 7\nremotes = [\"192.0.2.2\"]\n",
+    )?;
+    let before = State::of(lab.host(0));
     ovs_loader(lab.host(0), &["check", "--config", &file.to_string_lossy()])?;
-    assert_eq!(state(lab.host(0))?, before);
+    before.is_unchanged();
     Ok(())
 }
 

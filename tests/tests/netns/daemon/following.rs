@@ -58,7 +58,8 @@ fn a_removed_container_leaves_the_maps() -> Result<()> {
     };
     assert_eq!(elements(&serde_json::from_str(&dump("ports"))?).count(), 0);
     let entries: Value = serde_json::from_str(&dump("fdb"))?;
-    let stations: Vec<_> = elements(&entries).map(|entry| &entry["formatted"]["key"]["mac"]).collect();
+    let stations: Vec<_> =
+        elements(&entries).map(|entry| &entry["formatted"]["key"]["mac"]).collect();
     assert!(stations.contains(&&json!([2, 0, 0, 0, 2, 1])), "the other's is there: {stations:?}");
     assert!(!stations.contains(&&json!([2, 0, 0, 0, 1, 1])), "{stations:?}");
     Ok(())
@@ -70,7 +71,10 @@ fn a_renamed_device_stays_fast_and_has_its_new_name() -> Result<()> {
     let loader = Loader::start(lab.host(0))?;
     let traffic = BothWays::start(lab.container(0), lab.container(1))?;
     traffic.is_fast(&loader, FOLLOWED);
-    shell(lab.host(0), "ip link set v1 name web; ip link set vxlan0 name overlay; ip link set u0 name wan");
+    shell(
+        lab.host(0),
+        "ip link set v1 name web; ip link set vxlan0 name overlay; ip link set u0 name wan",
+    );
     wait_until(FOLLOWED, "the new names", || {
         let bridges = bridges(&loader);
         let names = [

@@ -4,6 +4,7 @@ use std::{
     fs,
     os::unix::{fs::PermissionsExt as _, net::UnixDatagram},
     path::Path,
+    process::Stdio,
     time::Duration,
 };
 
@@ -110,6 +111,7 @@ fn systemd_is_told_when_the_daemon_is_ready() -> Result<()> {
         .arg("--bpffs")
         .arg(lab.host(0).bpffs())
         .env("NOTIFY_SOCKET", &path)
+        .stderr(Stdio::null())
         .spawn()
         .context("nsenter")?;
     let mut message = [0; 256];

@@ -139,9 +139,7 @@ fn an_unknown_station_is_flooded_by_the_bridge() -> Result<()> {
     );
     let before = gate.loader.fast_packets()?;
     let stream = Stream::start(one, (other, "10.0.0.77".parse()?))?;
-    wait_until(FAST, "packets to the unknown station", || {
-        (stream.arrived() >= 200).then_some(())
-    });
+    wait_until(FAST, "packets to the unknown station", || (stream.arrived() >= 200).then_some(()));
     let meanwhile = gate.loader.fast_packets()? - before;
     assert_eq!((meanwhile.sent, stream.stop()?.lost), (0, 0));
     assert!(!has(&gate.loader, At::Station(silent), "fdb_local"));
