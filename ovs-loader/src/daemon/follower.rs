@@ -66,6 +66,7 @@ impl Host {
         &self,
         settings: &Accelerate,
         switched_off: &BTreeSet<String>,
+        own_programs: &BTreeSet<u32>,
         refused: &BTreeMap<(u32, IfIndex), String>,
         ids: &mut TunnelIds,
     ) -> Plan {
@@ -75,6 +76,7 @@ impl Host {
             rules: self.rules.facts(),
             settings,
             switched_off,
+            own_programs,
             refused,
         };
         Plan::make(&facts, ids)
@@ -107,8 +109,12 @@ pub(super) struct Follower {
     switched_off: BTreeSet<String>,
     refused: BTreeMap<(u32, IfIndex), String>,
     ids: TunnelIds,
-    /// The maps say what the host says, as far as is known. While they do not, the lease runs out.
+    /// The maps say what the host says, as far as is known.
     in_line: bool,
+    /// Changes may have been missed.
+    lost: bool,
+    /// The programs may forward.
+    leased: bool,
 }
 
 impl Follower {
@@ -130,6 +136,8 @@ impl Follower {
             refused: BTreeMap::new(),
             ids,
             in_line: false,
+            lost: false,
+            leased: false,
         };
         follower.replan().await?;
         follower.renew_lease()?;
@@ -145,6 +153,9 @@ impl Follower {
 
     /// Brings the maps in line with a change.
     pub(super) async fn follow(&mut self, change: Change) -> Result<()> {
+        if self.lost {
+            return self.resync().await;
+        }
         match change.0 {
             // What could not be brought in line before needs more than this change.
             Event::Bridges(Changes { topology: false, fdb }) if self.in_line => {
@@ -167,8 +178,32 @@ impl Follower {
     pub(super) async fn resync(&mut self) -> Result<()> {
         self.host.bridges.resync().await.context("cannot read the bridges")?;
         self.host.underlay.resync().await.context("cannot read the underlay")?;
+        self.lost = false;
         self.refused.clear();
         self.replan().await
+    }
+
+    /// Notes that changes may have been missed: nothing is forwarded until all is read again.
+    pub(super) fn lose_track(&mut self) {
+        self.in_line = false;
+        self.lost = true;
+    }
+
+    /// Whether the maps say what the host says.
+    pub(super) fn is_in_line(&self) -> bool {
+        self.in_line
+    }
+
+    /// Ends the lease where the maps are behind, and begins it again where they are in line again.
+    pub(super) fn settle_lease(&mut self) -> Result<()> {
+        if self.in_line == self.leased {
+            return Ok(());
+        }
+        if self.in_line {
+            return self.renew_lease();
+        }
+        self.leased = false;
+        self.datapath.tables_mut().renew_lease(Duration::ZERO).context("cannot end the lease")
     }
 
     /// Lets the programs forward for another lease, unless the maps are behind.
@@ -176,6 +211,7 @@ impl Follower {
         if !self.in_line {
             return Ok(());
         }
+        self.leased = true;
         let lease = Duration::from_secs(u64::from(self.settings.lease_seconds));
         self.datapath.tables_mut().renew_lease(lease).context("cannot renew the lease")
     }
@@ -206,8 +242,9 @@ impl Follower {
     }
 
     fn make_plan(&mut self) {
-        let Self { host, settings, switched_off, refused, ids, .. } = self;
-        self.plan = host.plan(settings, switched_off, refused, ids);
+        let Self { host, datapath, settings, switched_off, refused, ids, .. } = self;
+        let own = datapath.program_ids();
+        self.plan = host.plan(settings, switched_off, own, refused, ids);
     }
 
     /// Attaches the programs where the plan has them. Gives whether a device newly refused.

@@ -28,6 +28,8 @@ const RETRY: Duration = Duration::from_secs(1);
 /// How long a predecessor may take to hand over.
 const HANDOVER: Duration = Duration::from_secs(10);
 
+/// How many times in a row the host may fail to be followed.
+const LOSSES: u32 = 10;
 /// How often a lock is tried while another daemon is about to give it up.
 const POLL: Duration = Duration::from_millis(10);
 
@@ -83,6 +85,7 @@ pub async fn run(options: RunOptions) -> Result<()> {
     let mut resync = interval(RESYNC);
     resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
     resync.reset();
+    let mut losses = 0;
     let end = loop {
         let outcome = tokio::select! {
             // In this order: nothing below must keep the lease from being renewed, and a storm of
@@ -98,13 +101,24 @@ pub async fn run(options: RunOptions) -> Result<()> {
                     None => Ok(()),
                 }
             }
-            change = follower.changed() => {
-                let change = change?;
-                follower.follow(change).await
-            }
+            change = follower.changed() => match change {
+                Ok(change) => {
+                    losses = 0;
+                    follower.follow(change).await
+                }
+                Err(error) if losses == LOSSES => return Err(error),
+                Err(error) => {
+                    losses += 1;
+                    follower.lose_track();
+                    sleep(POLL * losses).await;
+                    Err(error)
+                }
+            },
         };
-        if let Err(error) = outcome {
+        for error in [outcome, follower.settle_lease()].into_iter().filter_map(Result::err) {
             tracing::warn!("{error:#}: trying again");
+        }
+        if !follower.is_in_line() {
             resync.reset_after(RETRY);
         }
     };
@@ -224,7 +238,8 @@ pub async fn check(config: &Config) -> Result<Status> {
     let mut host = Host::open_read_only().await?;
     host.focus().await?;
     let settings = &config.accelerate;
-    let plan = host.plan(settings, &BTreeSet::new(), &BTreeMap::new(), &mut TunnelIds::default());
+    let (off, own, refused) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
+    let plan = host.plan(settings, &off, &own, &refused, &mut TunnelIds::default());
     let bridges = host.bridges.bridges();
     let warnings =
         report::warnings(bridges, &plan, host.rules.facts(), host.underlay.unprovable_rules());

@@ -241,6 +241,11 @@ pub(super) fn warnings<'a>(
             )
         })
         .collect();
+    if let Some(ruleset) = &rules.ip_ruleset {
+        warnings.push(format!(
+            "the host has firewall rules ({ruleset}): tunnel packets on the fast path pass none of them"
+        ));
+    }
     let tunnels = bridges
         .values()
         .filter(|bridge| plan.bridges.get(&bridge.ifindex).is_some_and(|plan| plan.why.is_empty()))

@@ -63,9 +63,10 @@ pub struct Datapath {
     ebpf: Ebpf,
     tables: Tables,
     attachments: Attachments,
+    program_ids: BTreeSet<u32>,
     directory: std::path::PathBuf,
     // Last: released when everything else is gone.
-    lock: Lock,
+    _lock: Lock,
 }
 
 impl Datapath {
@@ -85,15 +86,17 @@ impl Datapath {
             tracing::warn!("the programs' log can't be read: {error:#}");
         }
         let mut attachments = Attachments::new(&directory);
+        let mut program_ids = BTreeSet::new();
         for program in Program::ALL {
             let classifier = classifier(&mut ebpf, program);
             let fail = |source| Error::Program { program: program.name(), source };
             classifier.load().map_err(fail)?;
+            program_ids.insert(classifier.info().map_err(fail)?.id());
             pins::replace_program(&directory, program, classifier)?;
             attachments.adopt(program, classifier);
         }
         let tables = Tables::take(&mut ebpf)?;
-        Ok(Self { ebpf, tables, attachments, directory, lock })
+        Ok(Self { ebpf, tables, attachments, program_ids, directory, _lock: lock })
     }
 
     /// The maps.
@@ -119,16 +122,18 @@ impl Datapath {
         self.attachments.set(program, classifier, devices)
     }
 
-    /// The devices a program is attached to.
+    /// The kernel's ids of the loaded programs.
     #[must_use]
-    pub fn attached(&self, program: Program) -> BTreeSet<IfIndex> {
-        self.attachments.devices(program)
+    pub fn program_ids(&self) -> &BTreeSet<u32> {
+        &self.program_ids
     }
 
     /// Detaches and removes what a daemon with another ABI left. To be called when this one is
     /// attached: until then the other's programs forward.
     pub fn remove_other_versions(&self) {
-        pins::remove_other_versions(self.lock.directory());
+        if let Some(bpffs) = self.directory.parent() {
+            pins::remove_other_versions(bpffs);
+        }
     }
 
     /// Detaches everything and removes all pins.
@@ -136,8 +141,7 @@ impl Datapath {
     /// # Errors
     /// Where a pin could not be removed: all others are.
     pub fn close(self) -> Result<(), Error> {
-        pins::remove_version(&self.directory)?;
-        Ok(self.lock.remove()?)
+        Ok(pins::remove_version(&self.directory)?)
     }
 }
 

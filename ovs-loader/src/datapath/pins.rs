@@ -51,7 +51,7 @@ fn io_error<'a>(what: &'static str, path: &'a Path) -> impl FnOnce(io::Error) ->
     move |source| Error::Io { what, path: path.to_owned(), source }
 }
 
-/// The right to work with a directory; given up on drop, and by the kernel when the process ends.
+/// The right to work with a directory, which is removed with it if empty; given up on drop, and by the kernel when the process ends.
 pub struct Lock {
     directory: PathBuf,
     _lock: Flock<File>,
@@ -87,14 +87,15 @@ impl Lock {
     pub(super) fn directory(&self) -> &Path {
         &self.directory
     }
+}
 
-    /// Removes the directory, if nothing is left in it, and gives it up.
-    pub(super) fn remove(self) -> Result<(), Error> {
-        match fs::remove_dir(&self.directory) {
-            Err(error) if error.kind() != io::ErrorKind::DirectoryNotEmpty => {
-                Err(io_error("remove", &self.directory)(error))
-            }
-            _ => Ok(()),
+impl Drop for Lock {
+    /// Leaves no empty directory behind.
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir(&self.directory)
+            && error.kind() != io::ErrorKind::DirectoryNotEmpty
+        {
+            tracing::debug!("cannot remove {}: {error}", self.directory.display());
         }
     }
 }
@@ -215,12 +216,11 @@ pub fn remove_all(bpffs: &Path) -> Result<bool, Error> {
     if !bpffs.exists() {
         return Ok(false);
     }
-    let lock = Lock::take(bpffs)?;
+    let _lock = Lock::take(bpffs)?;
     let versions = versions(bpffs);
     for version in &versions {
         remove_version(version)?;
     }
-    lock.remove()?;
     Ok(!versions.is_empty())
 }
 

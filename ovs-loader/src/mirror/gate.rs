@@ -8,7 +8,7 @@ use ovs_ebpf_common::abi::Program;
 
 use crate::bridge::model::{Bridge, Bridges, Device, IfIndex, Port, StpState, Tunnel, Why};
 use crate::config::Accelerate;
-use crate::rules::{HostRules, OuterFlow};
+use crate::rules::{HostRules, OuterFlow, TcFilters};
 use crate::underlay::{Resolution, Target};
 
 /// Everything a plan is made from.
@@ -23,6 +23,8 @@ pub struct Facts<'a> {
     pub settings: &'a Accelerate,
     /// Bridges switched off by the operator.
     pub switched_off: &'a BTreeSet<String>,
+    /// The ids of the programs of this daemon.
+    pub own_programs: &'a BTreeSet<u32>,
     /// Devices that refused a program, with the kernel's words.
     pub refused: &'a BTreeMap<(u32, IfIndex), String>,
 }
@@ -97,9 +99,9 @@ pub(super) fn port(facts: &Facts<'_>, port: &Port) -> Vec<Why> {
     if let Device::Tunnel(_) = &port.device
         && let Some(tc) = facts.rules.tc.get(&port.ifindex)
     {
-        // On a port or an uplink ours run last; what is decapsulated here never gets to this device.
-        if tc.ingress_tcx > 0 {
-            why.push(Why::new(Reason::IngressFilter, format!("{} TCX programs", tc.ingress_tcx)));
+        // What is decapsulated here never gets to this device.
+        if let Some(id) = tc.ingress_tcx.first() {
+            why.push(Why::new(Reason::IngressFilter, format!("TCX program {id}")));
         }
         // Nor does what is encapsulated here. Other ports' queueing disciplines are passed.
         if !facts.settings.bypass_egress_filters
@@ -123,9 +125,7 @@ fn device(facts: &Facts<'_>, ifindex: IfIndex, name: &str, why: &mut Vec<Why>) {
         why.push(Why::new(Reason::NftNetdev, rules));
     }
     if let Some(tc) = facts.rules.tc.get(&ifindex) {
-        if let Some(filter) = &tc.ingress_classic {
-            why.push(Why::new(Reason::IngressFilter, filter));
-        }
+        why.extend(ingress(facts, tc));
         if !settings.bypass_egress_filters
             && let Some(filter) = &tc.egress
         {
@@ -155,10 +155,8 @@ pub(super) fn uplink(
     if let Some(policy) = facts.rules.xfrm_covers(&flow) {
         why.push(Why::new(Reason::XfrmPolicy, policy));
     }
-    if let Some(tc) = facts.rules.tc.get(&uplink)
-        && let Some(filter) = &tc.ingress_classic
-    {
-        why.push(Why::new(Reason::IngressFilter, filter));
+    if let Some(tc) = facts.rules.tc.get(&uplink) {
+        why.extend(ingress(facts, tc));
     }
     if !facts.settings.bypass_nft_netdev
         && let Some(rules) = match uplink_name {
@@ -173,4 +171,14 @@ pub(super) fn uplink(
         why.push(Why::new(Reason::AttachFailed, refused));
     }
     why
+}
+
+/// What runs on a device's ingress after our programs, and so misses what they forward: classic
+/// filters always do; TCX programs where they were attached behind ours, which are attached last.
+fn ingress<'a>(facts: &'a Facts<'_>, tc: &'a TcFilters) -> impl Iterator<Item = Why> + 'a {
+    let own = |id: &u32| facts.own_programs.contains(id);
+    let behind = tc.ingress_tcx.iter().skip_while(move |id| !own(id)).find(move |id| !own(id));
+    let tcx = behind.map(|id| format!("TCX program {id}"));
+    let filters = tc.ingress_classic.clone().into_iter().chain(tcx);
+    filters.map(|filter| Why::new(Reason::IngressFilter, filter))
 }

@@ -155,7 +155,7 @@ struct Polled {
     br_netfilter: BrNetfilter,
     legacy: Legacy,
     /// TCX programs on ingress and egress, by device.
-    tcx: BTreeMap<IfIndex, (u32, u32)>,
+    tcx: BTreeMap<IfIndex, (Vec<u32>, usize)>,
 }
 
 impl Rules {
@@ -257,10 +257,10 @@ impl Rules {
     fn read_polled(&mut self) -> Result<(), Error> {
         let mut tcx = BTreeMap::new();
         for device in &self.devices {
-            let count = |hook| tcx::programs(*device, hook).map_err(explain("TCX programs"));
-            let programs = (count(tcx::Hook::Ingress)?, count(tcx::Hook::Egress)?);
-            if programs != (0, 0) {
-                tcx.insert(*device, programs);
+            let ids = |hook| tcx::programs(*device, hook).map_err(explain("TCX programs"));
+            let (ingress, egress) = (ids(tcx::Hook::Ingress)?, ids(tcx::Hook::Egress)?);
+            if !(ingress.is_empty() && egress.is_empty()) {
+                tcx.insert(*device, (ingress, egress.len()));
             }
         }
         self.polled = Polled {
@@ -277,7 +277,7 @@ impl Rules {
         let mut tc = self.tc.read.clone();
         for (device, (ingress, egress)) in &self.polled.tcx {
             let filters = tc.entry(*device).or_default();
-            filters.ingress_tcx = *ingress;
+            filters.ingress_tcx.clone_from(ingress);
             let what = (*egress > 0).then(|| format!("{egress} TCX program(s)"));
             tc::add(&mut filters.egress, what);
         }

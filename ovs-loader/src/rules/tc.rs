@@ -20,11 +20,7 @@ const TC_H_ROOT: u32 = 0xffff_ffff;
 const PARENT_INGRESS: u32 = 0xffff_fff2;
 const PARENT_EGRESS: u32 = 0xffff_fff3;
 const TCA_KIND: u16 = 1;
-const TCA_OPTIONS: u16 = 2;
 const TCA_CHAIN: u16 = 11;
-const TCA_BPF_NAME: u16 = 7;
-/// What the names of our own clsact programs begin with.
-const OWN_PROGRAM: &str = "ovs_ebpf_";
 
 /// Queueing disciplines that neither shape nor drop while the device keeps up: the defaults, and
 /// plain queues. Any other was chosen by someone for what it does.
@@ -33,11 +29,10 @@ const PLAIN_QDISCS: &[&str] = &["noqueue", "pfifo_fast", "mq", "fq", "fq_codel",
 /// What tc has on a device. Strings say what, in the words of `tc`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TcFilters {
-    /// Classic filters on ingress other than ours.
+    /// Classic filters on ingress.
     pub ingress_classic: Option<String>,
-    /// How many TCX programs are on ingress, ours included. For devices that ours are not attached
-    /// to, such as a tunnel device, whose ingress a decapsulated packet no longer passes.
-    pub ingress_tcx: u32,
+    /// The ids of the TCX programs on ingress, ours included, in the order they run.
+    pub ingress_tcx: Vec<u32>,
     /// Filters on egress: clsact, TCX, or of a queueing discipline.
     pub egress: Option<String>,
     /// A queueing discipline that shapes, schedules or drops.
@@ -111,37 +106,25 @@ pub(super) fn add(found: &mut Option<String>, what: Option<String>) {
     }
 }
 
-/// The classic filters under a parent other than ours, such as `filter u32 pref 49152`.
+/// The classic filters under a parent, such as `filter u32 pref 49152`.
 fn classic(dumper: &mut Dumper, ifindex: IfIndex, parent: u32) -> io::Result<Option<String>> {
     let mut request = [0; TCMSG_LEN];
     request[4..8].copy_from_slice(&ifindex.to_ne_bytes());
     request[12..16].copy_from_slice(&parent.to_ne_bytes());
 
-    // Each classifier instance comes as one message without options, then one for each filter.
-    // Whether all filters of an instance are ours, by chain, preference and protocol:
-    let mut instances = BTreeMap::<(u32, u32), (String, Option<bool>)>::new();
+    // Each classifier instance comes as one message, then one for each filter.
+    let mut instances = BTreeMap::<(u32, u32), String>::new();
     for body in dumper.dump(RTM_GETTFILTER, &request)? {
         let Some((header, rest)) = body.split_at_checked(TCMSG_LEN) else { continue };
         let info = ne_u32(header, 16).unwrap_or(0);
         let chain = attribute(rest, TCA_CHAIN).and_then(|value| ne_u32(value, 0)).unwrap_or(0);
         let kind = attribute(rest, TCA_KIND).map(string).unwrap_or_default();
-        let own = attribute(rest, TCA_OPTIONS).map(|options| {
-            kind == "bpf"
-                && attribute(options, TCA_BPF_NAME)
-                    .is_some_and(|name| string(name).starts_with(OWN_PROGRAM))
-        });
-        let (_, all_own) = instances.entry((chain, info)).or_insert((kind, None));
-        *all_own = match (*all_own, own) {
-            (Some(a), Some(b)) => Some(a && b),
-            (a, b) => a.or(b),
-        };
+        instances.entry((chain, info)).or_insert(kind);
     }
     let mut found = None;
-    for ((_, info), (kind, own)) in instances {
-        if own != Some(true) {
-            // tcm_info: preference in the upper half, protocol in the lower.
-            add(&mut found, Some(format!("filter {kind} pref {}", info >> 16)));
-        }
+    for ((_, info), kind) in instances {
+        // tcm_info: preference in the upper half, protocol in the lower.
+        add(&mut found, Some(format!("filter {kind} pref {}", info >> 16)));
     }
     Ok(found)
 }

@@ -34,13 +34,22 @@ struct ProgQuery {
     revision: u64,
 }
 
-/// How many TCX programs a device of the calling thread's network namespace has on a hook: none
-/// where the device is gone or the kernel older than TCX.
-pub(super) fn programs(ifindex: IfIndex, hook: Hook) -> io::Result<u32> {
-    let mut query =
-        ProgQuery { target_ifindex: ifindex, attach_type: hook as u32, ..ProgQuery::default() };
+/// As many programs as a hook can have: `BPF_MPROG_MAX`.
+const MOST_PROGRAMS: usize = 64;
+
+/// The ids of the TCX programs that a device of the calling thread's network namespace has on a hook,
+/// in the order they run: none where the device is gone or the kernel older than TCX.
+pub(super) fn programs(ifindex: IfIndex, hook: Hook) -> io::Result<Vec<u32>> {
+    let mut ids = vec![0u32; MOST_PROGRAMS];
+    let mut query = ProgQuery {
+        target_ifindex: ifindex,
+        attach_type: hook as u32,
+        prog_ids: ids.as_mut_ptr() as u64,
+        prog_cnt: MOST_PROGRAMS as u32,
+        ..ProgQuery::default()
+    };
     // SAFETY: the pointer and the size are those of an initialised union bpf_attr member, which the
-    // kernel reads and writes during the call only; without prog_ids it writes the count.
+    // kernel reads and writes during the call only, as it does `ids`, whose length prog_cnt says.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
@@ -50,11 +59,12 @@ pub(super) fn programs(ifindex: IfIndex, hook: Hook) -> io::Result<u32> {
         )
     };
     if result == 0 {
-        return Ok(query.prog_cnt);
+        ids.truncate(query.prog_cnt as usize);
+        return Ok(ids);
     }
     let error = io::Error::last_os_error();
     match error.raw_os_error() {
-        Some(libc::EINVAL | libc::ENODEV | libc::ENOSYS) => Ok(0),
+        Some(libc::EINVAL | libc::ENODEV | libc::ENOSYS) => Ok(Vec::new()),
         _ => Err(error),
     }
 }

@@ -131,6 +131,17 @@ fn an_inner_frame_above_the_port_s_mtu_is_left_to_the_bridge() {
     assert_eq!(host.run(PROGRAM, UPLINK, &outer), Verdict::Left(Reason::TooBig));
 }
 
+#[test]
+fn a_packet_to_be_cut_is_not_left_to_hardware() {
+    let (tunnel, outer) = frame();
+    let mut host = Host::receiving(&tunnel);
+    let hardware = FdbValue { flags: FdbFlags::HARDWARE, ..at_port(PORT) };
+    host.set_station(RECEIVER, hardware);
+    let cut = host.run_gso(PROGRAM, UPLINK, &outer, 20);
+    assert_eq!(cut, Verdict::Left(Reason::HardwareGso));
+    assert!(matches!(host.run(PROGRAM, UPLINK, &outer), Verdict::Forwarded(_)));
+}
+
 /// A VXLAN frame and the tunnel it came from.
 fn frame() -> (Tunnel, Vec<u8>) {
     let vector = vectors::encap().into_iter().find(|vector| vector.name == "vxlan_42_ipv4_udp_60");

@@ -69,6 +69,8 @@ pub(in crate::bridge) struct Link<'a> {
     /// `IFLA_LINK_NETNSID`: where `link` lives, or a tunnel's underlay, if elsewhere.
     namespace: Option<i32>,
     xdp: bool,
+    /// `IFLA_PHYS_SWITCH_ID`: a port of a switch that forwards in hardware.
+    switch_port: bool,
     kind: Option<&'a InfoKind>,
     data: Option<&'a InfoData>,
     port: &'a [InfoBridgePort],
@@ -85,6 +87,7 @@ impl<'a> Link<'a> {
             link: None,
             namespace: None,
             xdp: false,
+            switch_port: false,
             kind: None,
             data: None,
             port: &[],
@@ -99,6 +102,7 @@ impl<'a> Link<'a> {
                 LinkAttribute::Controller(index) => link.controller = Some(*index),
                 LinkAttribute::Link(index) => link.link = Some(*index),
                 LinkAttribute::LinkNetNsId(id) => link.namespace = Some(*id),
+                LinkAttribute::PhysSwitchId(_) => link.switch_port = true,
                 LinkAttribute::Xdp(xdp) => {
                     link.xdp = xdp.iter().any(
                         |xdp| matches!(xdp, LinkXdp::Attached(how) if *how != XdpAttached::None),
@@ -224,6 +228,11 @@ fn stp(state: BridgePortState) -> StpState {
 }
 
 fn device(link: &Link<'_>, defaults: Defaults) -> Device {
+    if link.switch_port {
+        // It may have forwarded the frame in hardware already, which only the bridge can tell
+        // (`nbp_switchdev_allowed_egress`).
+        return Device::Other("port of a hardware switch".to_owned());
+    }
     let mut tunnel = match (link.kind, link.data) {
         (_, Some(InfoData::Vxlan(info))) => tunnel::vxlan(info, defaults),
         (_, Some(InfoData::GreTap(info))) => tunnel::gretap(info),

@@ -106,6 +106,9 @@ fn empty_bridge(ifindex: IfIndex, name: &str) -> Bridge {
     }
 }
 
+/// The ids of the daemon's programs.
+const OWN_PROGRAMS: [u32; 2] = [100, 101];
+
 /// A change of the host.
 type Fact = fn(&mut Host);
 
@@ -188,6 +191,7 @@ impl Host {
             rules: &self.rules,
             settings: &self.settings,
             switched_off: &self.switched_off,
+            own_programs: &BTreeSet::from(OWN_PROGRAMS),
             refused: &self.refused,
         };
         Plan::make(&facts, ids)

@@ -129,7 +129,13 @@ fn cases() -> Vec<Case> {
         (IngressFilter, veth.clone(), |h| {
             tc(h, VETH, |tc| tc.ingress_classic = Some("u32".to_owned()));
         }),
-        (IngressFilter, tunnel.clone(), |h| tc(h, VXLAN, |tc| tc.ingress_tcx = 1)),
+        (IngressFilter, tunnel.clone(), |h| tc(h, VXLAN, |tc| tc.ingress_tcx = vec![7])),
+        (IngressFilter, veth.clone(), |h| {
+            tc(h, VETH, |tc| tc.ingress_tcx = vec![6, 100, 7]);
+        }),
+        (IngressFilter, ways.clone(), |h| {
+            tc(h, UPLINK, |tc| tc.ingress_tcx = vec![101, 7]);
+        }),
         (IngressFilter, ways.clone(), |h| {
             tc(h, UPLINK, |tc| tc.ingress_classic = Some("u32".to_owned()));
         }),
@@ -268,6 +274,14 @@ fn several_reasons_stand_side_by_side() {
     assert_eq!(standing["br-ex"], [BridgeDown]);
     assert_eq!(standing["vxlan42"], [BridgeDown, PortDown]);
     assert_eq!(standing["way"], [BridgeDown, PortDown, NoNeighbour]);
+}
+
+#[test]
+fn tcx_programs_before_ours_are_no_reason() {
+    let mut host = Host::new();
+    tc(&mut host, VETH, |tc| tc.ingress_tcx = vec![6, 7, 100]);
+    tc(&mut host, UPLINK, |tc| tc.ingress_tcx = vec![6, 100, 101]);
+    assert_eq!(standing(&host), BTreeMap::new());
 }
 
 #[test]
