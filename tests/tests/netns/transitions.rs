@@ -39,6 +39,8 @@ fn loses_nothing(
 
     let (stop, connections) = (AtomicBool::new(false), AtomicU64::new(0));
     let after = thread::scope(|scope| -> Result<Option<Loader>> {
+        // However this ends: the scope waits for its thread.
+        let stop_at_end = SetOnDrop(&stop);
         let tcp = scope.spawn(|| -> Result<()> {
             while !stop.load(Ordering::Relaxed) {
                 traffic::transfer(here, (there, there.ipv4().into()), TRANSFER)?;
@@ -51,13 +53,22 @@ fn loses_nothing(
         wait_until(FAST, "TCP after the change", || {
             (tcp.is_finished() || connections.load(Ordering::Relaxed) > in_all + 1).then_some(())
         });
-        stop.store(true, Ordering::Relaxed);
+        drop(stop_at_end);
         tcp.join().expect("no panic").context("a TCP connection")?;
         changed
     })?;
     streams.arrived_whole()?;
     drop(after);
     Ok(())
+}
+
+/// Sets a flag when it is dropped.
+struct SetOnDrop<'a>(&'a AtomicBool);
+
+impl Drop for SetOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// What `port_ingress` and `uplink_ingress` have done by the pinned counters, which outlive a daemon:
