@@ -2,8 +2,13 @@
 
 mod accelerated;
 mod cleanup;
+mod daemon;
+mod gate;
 mod interop;
+mod mistakes;
 mod slow_path;
 mod stations;
+mod support;
 mod traffic;
+mod transitions;
 mod underlay;
