@@ -6,7 +6,7 @@ use aya_ebpf::{
         BPF_F_ADJ_ROOM_ENCAP_L4_GRE, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO,
         BPF_F_ADJ_ROOM_NO_CSUM_RESET, TC_ACT_SHOT,
     },
-    helpers::generated::{bpf_get_prandom_u32, bpf_redirect},
+    helpers::generated::bpf_get_prandom_u32,
 };
 use network_types::{eth::EthHdr, ip::IpProto, udp::UdpHdr};
 use ovs_ebpf_common::{
@@ -22,7 +22,7 @@ use ovs_ebpf_common::{
 use crate::{
     counters::{self, Verdict},
     maps::TUNNELS,
-    packet::{Ethernet, Packet},
+    packet::{self, Ethernet, Packet},
 };
 
 /// The outer header, and behind it the inner Ethernet header that `bpf_skb_adjust_room` leaves in
@@ -123,8 +123,7 @@ fn push(
         // `resize` made the head writable, so this can't be; the frame is no longer the bridge's.
         return Ok(TC_ACT_SHOT);
     }
-    // SAFETY: a helper that notes the target for the kernel to act on after the program.
-    Ok(unsafe { bpf_redirect(path.uplink, 0) } as i32)
+    Ok(packet::to_neighbour(path.uplink, path.next_hop_family, &path.next_hop))
 }
 
 /// `BPF_F_ADJ_ROOM_ENCAP_L2(14)`: the inner frame has an Ethernet header.

@@ -2,10 +2,10 @@
 //! lives here.
 
 use aya_ebpf::{
-    bindings::__sk_buff,
+    bindings::{__sk_buff, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1},
     helpers::generated::{
-        bpf_csum_level, bpf_get_hash_recalc, bpf_skb_adjust_room, bpf_skb_change_type,
-        bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+        bpf_csum_level, bpf_get_hash_recalc, bpf_redirect_neigh, bpf_skb_adjust_room,
+        bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
     },
     programs::TcContext,
 };
@@ -157,3 +157,20 @@ impl Packet {
 
 /// An Ethernet header as bytes.
 pub type Ethernet = [u8; EthHdr::LEN];
+
+/// Sends an IP packet to a neighbour on a device: the kernel writes both MACs from its neighbour table
+/// as it is when the packet leaves. Gives the TC action.
+#[inline(always)]
+pub fn to_neighbour(device: u32, family: u32, address: &[u8; 16]) -> i32 {
+    let next_hop = bpf_redir_neigh {
+        nh_family: family,
+        __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 {
+            // SAFETY: any sixteen bytes are four words; the kernel reads the first alone for IPv4.
+            ipv6_nh: unsafe { core::mem::transmute::<[u8; 16], [u32; 4]>(*address) },
+        },
+    };
+    let size = size_of::<bpf_redir_neigh>() as i32;
+    // SAFETY: a helper that copies the structure, and notes the target for the kernel to act on after
+    // the program.
+    unsafe { bpf_redirect_neigh(device, (&raw const next_hop).cast_mut(), size, 0) as i32 }
+}

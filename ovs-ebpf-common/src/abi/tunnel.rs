@@ -71,7 +71,7 @@ pub struct TunnelValue {
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TunnelPath {
-    /// The outer header from Ethernet on, as long as [`TunnelKind::header_len`] says; TOS, total
+    /// The outer header from Ethernet on, whose MACs the kernel writes anew, as long as [`TunnelKind::header_len`] says; TOS, total
     /// length, identification, TTL, checksum, UDP source port and UDP length are zero.
     pub header: [u8; OUTER_HEADER_MAX],
     /// Sum of the header's IPv4 header as big-endian 16-bit words, not folded.
@@ -84,6 +84,13 @@ pub struct TunnelPath {
     pub kind: u8,
     /// Zero.
     pub reserved: [u8; 3],
+    /// Next hop on the uplink, whose link-layer address the kernel fills in: an IPv6 address, or an
+    /// IPv4 address in the first four bytes.
+    pub next_hop: [u8; 16],
+    /// `AF_INET` (2) or `AF_INET6` (10).
+    pub next_hop_family: u32,
+    /// Zero.
+    pub reserved2: u32,
 }
 
 impl Default for TunnelPath {
@@ -95,6 +102,9 @@ impl Default for TunnelPath {
             mtu: 0,
             kind: 0,
             reserved: [0; 3],
+            next_hop: [0; 16],
+            next_hop_family: 0,
+            reserved2: 0,
         }
     }
 }
@@ -133,8 +143,8 @@ pub struct TunnelIndexValue {
     pub reserved: u16,
 }
 
-const _: () = assert!(size_of::<TunnelPath>() == 88);
-const _: () = assert!(size_of::<TunnelValue>() == 16 + 2 * 88);
+const _: () = assert!(size_of::<TunnelPath>() == 112);
+const _: () = assert!(size_of::<TunnelValue>() == 16 + 2 * 112);
 const _: () = assert!(size_of::<TunnelIndexKey>() == 16);
 const _: () = assert!(size_of::<TunnelIndexValue>() == 16);
 super::pod!(TunnelValue, TunnelIndexKey, TunnelIndexValue);

@@ -210,6 +210,7 @@ fn tunnel_value(
     );
     // What the outer headers and the inner Ethernet header leave of the underlay's MTU.
     let overhead = kind.header_len() as u32;
+    let (next_hop_family, next_hop) = family_and_bytes(path.next_hop);
     value.flags |= TunnelFlags::READY;
     value.paths[0] = TunnelPath {
         header,
@@ -217,7 +218,21 @@ fn tunnel_value(
         uplink: path.uplink,
         mtu: path.mtu.saturating_sub(overhead).min(device_mtu),
         kind: kind as u8,
-        reserved: [0; 3],
+        next_hop,
+        next_hop_family,
+        ..TunnelPath::default()
     };
     value
+}
+
+/// An address as `bpf_redirect_neigh` takes it.
+fn family_and_bytes(address: IpAddr) -> (u32, [u8; 16]) {
+    match address {
+        IpAddr::V4(address) => {
+            let mut bytes = [0; 16];
+            bytes[..4].copy_from_slice(&address.octets());
+            (libc::AF_INET as u32, bytes)
+        }
+        IpAddr::V6(address) => (libc::AF_INET6 as u32, address.octets()),
+    }
 }

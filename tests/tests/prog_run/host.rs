@@ -275,7 +275,8 @@ pub(crate) fn sender_end(tunnel: &Tunnel) -> TunnelValue {
         // Between the two is the outer header less its Ethernet header, plus the inner one.
         mtu: UNDERLAY_MTU - kind.header_len() as u32,
         kind: kind as u8,
-        reserved: [0; 3],
+        next_hop_family: libc::AF_INET as u32,
+        ..TunnelPath::default()
     };
     TunnelValue {
         flags: TunnelFlags::READY
