@@ -179,10 +179,9 @@ fn stream_while(
 /// How often something changes under a stream.
 const TIMES: u32 = 6;
 
-/// Does the same without a daemon and with one: of the stream's packets, one a millisecond, the fast
-/// path may lose `more` than the kernel. `make` gives a lab and `change` changes it.
+/// Does the same without a daemon and with one, under a stream of a packet a millisecond. `make` gives
+/// a lab and `change` changes it.
 fn loses_no_more_than_the_kernel(
-    more: u64,
     make: impl Fn() -> Result<Lab>,
     change: impl Fn(&Lab, u32) -> Result<()>,
 ) -> Result<()> {
@@ -199,19 +198,15 @@ fn loses_no_more_than_the_kernel(
         Ok(())
     })?;
     let fast = fast.expect("streamed");
-    assert!(fast.lost <= kernel.lost + more, "fast {fast:?}, kernel {kernel:?}, {counted:?}");
+    assert!(fast.lost <= kernel.lost, "fast {fast:?}, kernel {kernel:?}, {counted:?}");
     assert_eq!(fast.duplicated, 0, "{fast:?}");
     assert!(share(&counted) >= 0.9, "{counted:?}");
     Ok(())
 }
 
-/// The kernel's neighbour table has the new address the moment the peer announces it; here that is
-/// also the moment in which the old one is no longer received. The daemon hears of it through
-/// netlink: a millisecond or two, and more on a busy machine.
 #[test]
-fn a_peers_new_mac_is_followed_within_milliseconds() -> Result<()> {
-    const FOLLOWING: u64 = 20;
-    loses_no_more_than_the_kernel(FOLLOWING * u64::from(TIMES), Lab::pair, |lab, time| {
+fn a_peers_new_mac_costs_no_more_than_it_costs_the_kernel() -> Result<()> {
+    loses_no_more_than_the_kernel(Lab::pair, |lab, time| {
         let mac = format!("02:00:00:00:ff:{:02x}", time + 1);
         // As a failover does it: the new address is announced.
         let peer = lab.host(1);
@@ -228,7 +223,7 @@ fn another_gateway_costs_no_more_than_it_costs_the_kernel() -> Result<()> {
         route(&lab, 0, 1, 2)?;
         Ok(lab)
     };
-    loses_no_more_than_the_kernel(0, make, |lab, time| {
+    loses_no_more_than_the_kernel(make, |lab, time| {
         route(lab, 0, 1, if time % 2 == 0 { 3 } else { 2 })
     })
 }
