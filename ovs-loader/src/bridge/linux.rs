@@ -35,12 +35,12 @@ const PEERS_SETTLE: Duration = Duration::from_millis(50);
 pub enum Error {
     /// The notifications could not be subscribed to.
     #[error(
-        "cannot subscribe to the kernel's bridge notifications: {0}; \
-         run as root (CAP_NET_ADMIN and CAP_NET_BROADCAST)"
+        "cannot subscribe to the kernel's bridge notifications: run as root (CAP_NET_ADMIN and \
+         CAP_NET_BROADCAST)"
     )]
     Subscribe(#[source] io::Error),
     /// A subscribed socket failed.
-    #[error("cannot receive the kernel's bridge notifications: {0}; restart the daemon")]
+    #[error("cannot receive the kernel's bridge notifications: restart the daemon")]
     Receive(#[source] io::Error),
     /// A table could not be read.
     #[error("cannot read the kernel's {table}: {reason}; restart the daemon if this persists")]

@@ -38,6 +38,9 @@ pub enum Failure {
          directory in one with --bpffs"
     )]
     NoBpffs(String),
+    /// A name that the BPF file system refuses (`bpf_lookup`).
+    #[error("{0} has a dot in it, which names in a BPF file system must not have: choose another")]
+    Dot(String),
     /// A BPF file system can't be mounted.
     #[error("cannot mount a BPF file system at {BPFFS}: {0}: is CONFIG_BPF_SYSCALL on?")]
     Mount(String),
@@ -92,8 +95,11 @@ pub fn warnings() -> Vec<String> {
 /// Mounts a BPF file system in its usual place if `bpffs` lies there and none is mounted.
 ///
 /// # Errors
-/// `bpffs` lies elsewhere and in no BPF file system, or the kernel refuses the mount.
+/// `bpffs` has a dot in it, lies elsewhere and in no BPF file system, or the kernel refuses the mount.
 pub fn mount_bpffs(bpffs: &Path) -> Result<(), Failure> {
+    if bpffs.iter().any(|name| name.as_encoded_bytes().contains(&b'.')) {
+        return Err(Failure::Dot(bpffs.display().to_string()));
+    }
     if in_bpffs(bpffs) {
         return Ok(());
     }
@@ -151,6 +157,12 @@ mod tests {
         assert!(missing_capabilities("CapEff:\t000001ffffffffff\n").is_empty());
         assert_eq!(missing_capabilities("CapEff:\t0000000000001800\n"), ["CAP_BPF"]);
         assert_eq!(missing_capabilities("").len(), 3);
+    }
+
+    #[test]
+    fn a_directory_with_a_dot_is_refused() {
+        let dotted = "/sys/fs/bpf/ovs.ebpf";
+        assert_eq!(mount_bpffs(Path::new(dotted)), Err(Failure::Dot(dotted.to_owned())));
     }
 
     #[test]

@@ -68,8 +68,13 @@ pub async fn run(options: RunOptions) -> Result<()> {
     let (sender, mut requests) = mpsc::channel(16);
     let server = api::serve(&options.socket, sender)?;
     for spec in &options.config.bridges {
-        for action in provision::ensure(spec).await? {
-            tracing::info!("{action}");
+        match provision::ensure(spec).await {
+            Ok(actions) => actions.iter().for_each(|action| tracing::info!("{action}")),
+            // Another bridge may do without what this kernel lacks.
+            Err(error @ provision::Error::NoModule { .. }) => {
+                tracing::error!("bridge {}: {error}", spec.name);
+            }
+            Err(error) => return Err(error.into()),
         }
     }
     let host = Host::open().await?;

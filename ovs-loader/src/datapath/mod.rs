@@ -43,10 +43,10 @@ pub enum Error {
     #[error(transparent)]
     Pins(#[from] pins::Error),
     /// The kernel refused a map or a program.
-    #[error("the kernel refused the BPF programs: {0}")]
+    #[error("the kernel refused the BPF programs")]
     Load(#[from] aya::EbpfError),
     /// The kernel refused a program.
-    #[error("the kernel refused the BPF program {program}: {source}")]
+    #[error("the kernel refused the BPF program {program}")]
     Program {
         /// The program's name.
         program: &'static str,

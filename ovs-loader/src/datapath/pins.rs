@@ -28,7 +28,7 @@ pub enum Error {
         holder: String,
     },
     /// A file operation failed.
-    #[error("cannot {what} {}: {source}", path.display())]
+    #[error("cannot {what} {}", path.display())]
     Io {
         /// What was tried.
         what: &'static str,
@@ -38,7 +38,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A program could not be pinned.
-    #[error("cannot pin {}: {source}", path.display())]
+    #[error("cannot pin {}", path.display())]
     Pin {
         /// The pin.
         path: PathBuf,
@@ -202,7 +202,7 @@ pub(super) fn remove_other_versions(bpffs: &Path) {
         if version.file_name().is_none_or(|name| *name != *version_directory())
             && let Err(error) = remove_version(&version)
         {
-            tracing::warn!("an older version's pins are still there: {error}");
+            tracing::warn!("an older version's pins remain: {:#}", anyhow::Error::from(error));
         }
     }
 }

@@ -21,7 +21,7 @@ pub enum Error {
     #[error("the map {0} is full")]
     Full(&'static str),
     /// Anything else: the map's name and what happened.
-    #[error("cannot {what} the map {map}: {source}")]
+    #[error("cannot {what} the map {map}")]
     Map {
         /// What was tried.
         what: &'static str,

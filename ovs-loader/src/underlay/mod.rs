@@ -35,13 +35,13 @@ use crate::bridge::model::{Encap, IfIndex, Why};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No socket.
-    #[error("cannot open a routing netlink socket: {0}")]
+    #[error("cannot open a routing netlink socket")]
     Open(#[source] io::Error),
     /// Announcements can't be read.
-    #[error("cannot read the kernel's routing announcements: {0}")]
+    #[error("cannot read the kernel's routing announcements")]
     Monitor(#[source] io::Error),
     /// A request failed for another reason than the state asked for.
-    #[error("the kernel does not answer for the {request}: {source}")]
+    #[error("the kernel does not answer for the {request}")]
     Request {
         /// What was asked for.
         request: String,
