@@ -179,9 +179,11 @@ fn stream_while(
 /// How often something changes under a stream.
 const TIMES: u32 = 6;
 
-/// Does the same without a daemon and with one, under a stream of a packet a millisecond. `make` gives
-/// a lab and `change` changes it.
+/// Does the same without a daemon and with one, under a stream of a packet a millisecond. Of the
+/// packets on their way in the very moment, `chance` may be lost on either path. `make` gives a lab and
+/// `change` changes it.
 fn loses_no_more_than_the_kernel(
+    chance: u64,
     make: impl Fn() -> Result<Lab>,
     change: impl Fn(&Lab, u32) -> Result<()>,
 ) -> Result<()> {
@@ -198,15 +200,17 @@ fn loses_no_more_than_the_kernel(
         Ok(())
     })?;
     let fast = fast.expect("streamed");
-    assert!(fast.lost <= kernel.lost, "fast {fast:?}, kernel {kernel:?}, {counted:?}");
+    assert!(fast.lost <= kernel.lost + chance, "fast {fast:?}, kernel {kernel:?}, {counted:?}");
     assert_eq!(fast.duplicated, 0, "{fast:?}");
     assert!(share(&counted) >= 0.9, "{counted:?}");
     Ok(())
 }
 
+/// A packet that is between the hosts when the address changes, before the peer announces it, goes to the
+/// old one on either path. A path that followed a millisecond later would lose one or two each time.
 #[test]
 fn a_peers_new_mac_costs_no_more_than_it_costs_the_kernel() -> Result<()> {
-    loses_no_more_than_the_kernel(Lab::pair, |lab, time| {
+    loses_no_more_than_the_kernel(u64::from(TIMES) / 2, Lab::pair, |lab, time| {
         let mac = format!("02:00:00:00:ff:{:02x}", time + 1);
         // As a failover does it: the new address is announced.
         let peer = lab.host(1);
@@ -223,7 +227,7 @@ fn another_gateway_costs_no_more_than_it_costs_the_kernel() -> Result<()> {
         route(&lab, 0, 1, 2)?;
         Ok(lab)
     };
-    loses_no_more_than_the_kernel(make, |lab, time| {
+    loses_no_more_than_the_kernel(0, make, |lab, time| {
         route(lab, 0, 1, if time % 2 == 0 { 3 } else { 2 })
     })
 }
