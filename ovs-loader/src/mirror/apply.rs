@@ -67,8 +67,9 @@ impl Applied {
 
     /// Brings the maps in line with the plan and the bridges' FDBs.
     ///
-    /// First goes what must not be used any more, from the FDB down, so that nothing points at what
-    /// is being changed; then comes what is new, from the tunnels up.
+    /// First tunnels stop that must not be used any more; then what is gone is removed, from the FDB
+    /// down, so that nothing points at what is being changed; then comes what is new, from the tunnels
+    /// up.
     ///
     /// # Errors
     /// The first write that fails: what is done is noted, and the next call of any kind does the rest.
@@ -99,6 +100,17 @@ impl Applied {
             .filter(|(key, value)| index.get(key).is_some_and(|now| now.tunnel == value.tunnel))
             .map(|(_, value)| value.tunnel)
             .collect();
+
+        // Encapsulation stops at once, not when the last of a long FDB's entries is gone: what stands
+        // against the tunnel may be that its packets must not leave in the clear.
+        let is_ready = |value: &TunnelValue| value.flags & TunnelFlags::READY != 0;
+        let stays_ready = |id: &u32| kept.contains(id) && tunnels.get(id).is_some_and(is_ready);
+        for id in rejects(&self.tunnels, |id, value| !is_ready(value) || stays_ready(id)) {
+            let stopped = self.tunnels[&id];
+            let stopped = TunnelValue { flags: stopped.flags & !TunnelFlags::READY, ..stopped };
+            maps.set_tunnel(id, &stopped)?;
+            self.tunnels.insert(id, stopped);
+        }
 
         // An entry that goes elsewhere is removed before it is added again: its tunnel may be new.
         let stays = |key: &FdbKey, value: &FdbValue| {

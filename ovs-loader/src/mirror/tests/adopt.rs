@@ -36,9 +36,9 @@ fn what_changed_in_between_is_all_that_is_written() {
     host.bridge().fdb.remove(&key(WIRED));
     host.tunnel().fdb.remove(&OTHER_FAR);
     take_over(&host, &mut maps);
-    // The station that is gone; the remote that is gone with its tunnel and index entry; the station
-    // that was behind it, removed and added.
-    assert_eq!(maps.writes, 1 + 2 + 2);
+    // The station that is gone; the remote that is gone with its tunnel, which is stopped first, and
+    // index entry; the station that was behind it, removed and added.
+    assert_eq!(maps.writes, 1 + 3 + 2);
     assert_eq!(maps.contents.ports, before.ports);
     let kept: Vec<_> = maps.contents.tunnels.iter().collect();
     assert_eq!(kept, before.tunnels.iter().filter(|(id, _)| **id == 1).collect::<Vec<_>>());

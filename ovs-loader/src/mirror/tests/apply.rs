@@ -1,6 +1,6 @@
 //! The order of writes and what a full map leaves out.
 
-use ovs_ebpf_common::abi::FdbFlags;
+use ovs_ebpf_common::abi::{FdbFlags, TunnelFlags};
 
 use super::maps::Maps;
 use super::*;
@@ -126,4 +126,22 @@ fn a_full_map_is_asked_once() {
     let writes = maps.writes;
     applied.replan(&mut maps, &plan, &host.bridges).unwrap();
     assert_eq!(maps.writes, writes + 1);
+}
+
+#[test]
+fn tunnels_stop_before_anything_else_is_taken_away() {
+    let mut host = Host::new();
+    let mut maps = Maps::new(100);
+    let (_, mut applied) = apply(&host, &mut maps);
+    let fdb = maps.contents.fdb.clone();
+    let ready = |maps: &Maps| {
+        let tunnels = maps.contents.tunnels.values();
+        tunnels.filter(|tunnel| tunnel.flags & TunnelFlags::READY != 0).count()
+    };
+    assert_eq!(ready(&maps), 2);
+    host.tunnel().unsupported.push(Reason::TunnelOption.into());
+    maps.breaks_after = Some(2);
+    applied.replan(&mut maps, &host.plan(), &host.bridges).unwrap_err();
+    assert_eq!(ready(&maps), 0);
+    assert_eq!(maps.contents.fdb, fdb);
 }
