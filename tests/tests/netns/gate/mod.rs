@@ -16,7 +16,7 @@ use ovs_ebpf_tests::lab::{Host, Lab, Loader, counters, wait_until};
 use crate::support::{At, BothWays, has, shell};
 
 /// How soon a reason is reported after it came up, or is gone after it went.
-const REPORTED: Duration = Duration::from_secs(1);
+const REPORTED: Duration = Duration::from_secs(2);
 /// How soon packets are fast again when nothing stands against it.
 pub(crate) const FAST: Duration = Duration::from_secs(2);
 

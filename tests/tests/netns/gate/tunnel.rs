@@ -87,6 +87,7 @@ fn an_uplink_that_is_down_stops_the_bypass() -> Result<()> {
     let traffic = gate.traffic()?;
     let peer = gate.lab.host(1);
     shell(peer, "ip link set u0 down");
+    // The kernel itself takes notice of a lost carrier up to a second later (linkwatch).
     wait_until(REPORTED, "a tunnel that is not accelerated", || {
         let status = gate.loader.status().unwrap_or_else(|error| panic!("{error:#}"));
         (status["bridges"][0]["tunnels"][0]["accelerated"] == false).then_some(())
