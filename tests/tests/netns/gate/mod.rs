@@ -18,7 +18,7 @@ use crate::support::{At, BothWays, has, shell};
 /// How soon a reason is reported after it came up, or is gone after it went.
 const REPORTED: Duration = Duration::from_secs(2);
 /// How soon packets are fast again when nothing stands against it.
-pub(crate) const FAST: Duration = Duration::from_secs(2);
+pub(crate) const FAST: Duration = Duration::from_secs(3);
 
 /// What a reason does to the packets.
 #[derive(Clone, Copy, PartialEq, Eq)]
