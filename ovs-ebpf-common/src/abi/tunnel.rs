@@ -71,8 +71,9 @@ pub struct TunnelValue {
 #[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TunnelPath {
-    /// The outer header from Ethernet on, whose MACs the kernel writes anew, as long as [`TunnelKind::header_len`] says; TOS, total
-    /// length, identification, TTL, checksum, UDP source port and UDP length are zero.
+    /// The outer header from Ethernet on, as long as [`TunnelKind::header_len`] says. TOS, total length,
+    /// identification, TTL, checksum, UDP source port and UDP length are zero; the kernel writes the
+    /// MACs anew.
     pub header: [u8; OUTER_HEADER_MAX],
     /// Sum of the header's IPv4 header as big-endian 16-bit words, not folded.
     pub checksum_seed: u32,

@@ -57,6 +57,11 @@ impl Binary {
             _ => Tier::Host,
         }
     }
+
+    /// Whether it runs hosts in network namespaces, for minutes.
+    pub(super) fn is_long(&self) -> bool {
+        self.tier() == Tier::Kernel && self.name.contains(" netns ")
+    }
 }
 
 /// Builds every test program.
