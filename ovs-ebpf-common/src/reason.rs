@@ -108,6 +108,18 @@ reasons! {
     NftBridge = 69, "nft_bridge";
     /// bridge netfilter hands frames to a ruleset that is not empty (accelerate.bypass_br_netfilter)
     BrNetfilter = 70, "br_netfilter";
+    /// ovs-vswitchd or ovsdb-server does not answer
+    OvsUnreachable = 71, "ovs_unreachable";
+    /// the bridge is not on OVS's kernel datapath
+    OvsDatapath = 72, "ovs_datapath";
+    /// OpenFlow rules other than one that forwards by NORMAL
+    OvsFlows = 73, "ovs_flows";
+    /// a mirror copies the bridge's traffic
+    OvsMirror = 74, "ovs_mirror";
+    /// NetFlow, sFlow or IPFIX samples the bridge's traffic
+    OvsSampling = 75, "ovs_sampling";
+    /// OVS could not set the bridge up
+    OvsBridgeFailed = 76, "ovs_bridge_failed";
 
     // Configuration: a port.
     /// the STP state is not forwarding
@@ -126,6 +138,18 @@ reasons! {
     NftNetdev = 86, "nft_netdev";
     /// the program could not be attached to the device
     AttachFailed = 87, "attach_failed";
+    /// ingress policing limits the port's rate
+    Policing = 88, "policing";
+    /// the port has QoS queues
+    Qos = 89, "qos";
+    /// a bond of several interfaces
+    Bond = 90, "bond";
+    /// the port belongs to a VLAN or limits its VLANs (tag, trunks, vlan_mode)
+    PortVlan = 91, "port_vlan";
+    /// OVS could not add the port
+    OvsPortFailed = 92, "ovs_port_failed";
+    /// the port's OpenFlow configuration does not receive or forward everything
+    OvsPortConfig = 93, "ovs_port_config";
 
     // Configuration: a tunnel.
     /// external (collect_md) tunnel: its options come with each packet
@@ -156,6 +180,8 @@ reasons! {
     XfrmPolicy = 108, "xfrm_policy";
     /// another tunnel has the same addresses, key and port
     TunnelClash = 109, "tunnel_clash";
+    /// OpenFlow rules set the tunnel's remote, local address or key (flow)
+    TunnelFlow = 110, "tunnel_flow";
 
     // Configuration: an FDB entry.
     /// the host's own MAC on the bridge
@@ -210,6 +236,8 @@ mod tests {
         assert_eq!(Reason::TooBig as u8, 12);
         assert_eq!(Reason::NotTunnel as u8, 32);
         assert_eq!(Reason::SwitchedOff as u8, 64);
+        assert_eq!(Reason::OvsUnreachable as u8, 71);
+        assert_eq!(Reason::Policing as u8, 88);
         assert_eq!(Reason::Capacity as u8, 126);
         assert_eq!(Reason::from_code(32), Some(Reason::NotTunnel));
         assert_eq!(Reason::from_code(0), None);

@@ -269,10 +269,21 @@ fn same_topology(one: &Bridges, other: &Bridges) -> bool {
 }
 
 fn same_bridge(one: &Bridge, other: &Bridge) -> bool {
-    let Bridge { ifindex, name, kind, mac, up, ageing, vlan_filtering, nf_call, ports, fdb: _ } =
-        one;
+    let Bridge {
+        ifindex,
+        name,
+        kind,
+        mac,
+        up,
+        ageing,
+        vlan_filtering,
+        nf_call,
+        unsupported,
+        ports,
+        fdb: _,
+    } = one;
     (ifindex, name, kind, mac) == (&other.ifindex, &other.name, &other.kind, &other.mac)
         && (up, ageing) == (&other.up, &other.ageing)
         && (vlan_filtering, nf_call) == (&other.vlan_filtering, &other.nf_call)
-        && ports == &other.ports
+        && (unsupported, ports) == (&other.unsupported, &other.ports)
 }

@@ -86,6 +86,8 @@ pub struct Bridge {
     pub vlan_filtering: bool,
     /// The bridge's own `nf_call_iptables`, `nf_call_ip6tables` or `nf_call_arptables` is on.
     pub nf_call: bool,
+    /// What forwards beside the FDB, and so is not reproduced, each with its reason.
+    pub unsupported: Vec<Why>,
     /// The ports by their ifindex.
     pub ports: BTreeMap<IfIndex, Port>,
     /// The forwarding table.
@@ -138,10 +140,13 @@ pub struct Port {
     pub mtu: u32,
     /// `IFLA_BRPORT_STATE`.
     pub stp: StpState,
-    /// `IFLA_BRPORT_ISOLATED`: no forwarding between isolated ports.
+    /// `IFLA_BRPORT_ISOLATED`, or OVS's `protected`: no forwarding between isolated ports.
     pub isolated: bool,
     /// `IFLA_BRPORT_LOCKED` (802.1X).
     pub locked: bool,
+    /// What is done to the port's frames beside forwarding, and so is not reproduced, each with its
+    /// reason.
+    pub unsupported: Vec<Why>,
     /// What the device is.
     pub device: Device,
 }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ovs_ebpf_common::Reason;
 use ovs_ebpf_common::abi::Program;
 
-use crate::bridge::model::{Bridge, Bridges, Device, IfIndex, Port, StpState, Tunnel, Why};
+use crate::bridge::model::{Bridge, BridgeKind, Bridges, Device, IfIndex, Port, StpState, Tunnel, Why};
 use crate::config::Accelerate;
 use crate::rules::{HostRules, OuterFlow, TcFilters};
 use crate::underlay::{Resolution, Target};
@@ -66,12 +66,22 @@ pub(super) fn bridge(facts: &Facts<'_>, bridge: &Bridge) -> Vec<Why> {
         let seconds = bridge.ageing.as_secs_f32();
         why.push(Why::new(Reason::AgeingTooShort, format!("ageing time {seconds} s")));
     }
-    if !settings.bypass_nft_bridge
+    why.extend(bridge.unsupported.iter().cloned());
+    if bridge.kind == BridgeKind::Linux {
+        why.extend(bridge_netfilter(facts, bridge));
+    }
+    why
+}
+
+/// Rules on the hooks that the kernel's own bridge has and Open vSwitch has not.
+fn bridge_netfilter(facts: &Facts<'_>, bridge: &Bridge) -> Vec<Why> {
+    let mut why = Vec::new();
+    if !facts.settings.bypass_nft_bridge
         && let Some(rules) = &facts.rules.nft_bridge
     {
         why.push(Why::new(Reason::NftBridge, rules));
     }
-    if !settings.bypass_br_netfilter
+    if !facts.settings.bypass_br_netfilter
         && let Some(rules) = facts.rules.br_netfilter_of(bridge.nf_call)
     {
         why.push(Why::new(Reason::BrNetfilter, rules));
@@ -92,6 +102,7 @@ pub(super) fn port(facts: &Facts<'_>, port: &Port) -> Vec<Why> {
     if port.locked {
         why.push(Why::new(Reason::PortLocked, "locked on"));
     }
+    why.extend(port.unsupported.iter().cloned());
     if let Device::Other(kind) = &port.device {
         why.push(Why::new(Reason::PortKind, kind));
     }

@@ -175,6 +175,7 @@ fn bridge(link: &Link<'_>, data: &[InfoBridge]) -> Bridge {
         ageing: Duration::ZERO,
         vlan_filtering: false,
         nf_call: false,
+        unsupported: Vec::new(),
         ports: BTreeMap::new(),
         fdb: HashMap::new(),
     };
@@ -204,6 +205,7 @@ fn port(link: &Link<'_>, defaults: Defaults) -> Port {
         stp: StpState::Disabled,
         isolated: false,
         locked: false,
+        unsupported: Vec::new(),
         device: device(link, defaults),
     };
     for info in link.port {

@@ -294,6 +294,7 @@ fn bridges() -> (Bridges, VxlanPorts) {
         ageing: Duration::from_secs(300),
         vlan_filtering: false,
         nf_call: false,
+        unsupported: Vec::new(),
         ports: [(5, vxlan)].into(),
         fdb: [].into(),
     };

@@ -64,6 +64,7 @@ fn port(ifindex: IfIndex, name: &str, device: Device) -> Port {
         stp: StpState::Forwarding,
         isolated: false,
         locked: false,
+        unsupported: Vec::new(),
         device,
     }
 }
@@ -101,6 +102,7 @@ fn empty_bridge(ifindex: IfIndex, name: &str) -> Bridge {
         ageing: Duration::from_secs(300),
         vlan_filtering: false,
         nf_call: false,
+        unsupported: Vec::new(),
         ports: BTreeMap::new(),
         fdb: HashMap::new(),
     }
