@@ -6,7 +6,9 @@ use std::net::IpAddr;
 use ovs_ebpf_common::Reason;
 use ovs_ebpf_common::abi::Program;
 
-use crate::bridge::model::{Bridge, BridgeKind, Bridges, Device, IfIndex, Port, StpState, Tunnel, Why};
+use crate::bridge::model::{
+    Bridge, BridgeKind, Bridges, Device, IfIndex, Port, StpState, Tunnel, Why,
+};
 use crate::config::Accelerate;
 use crate::rules::{HostRules, OuterFlow, TcFilters};
 use crate::underlay::{Resolution, Target};

@@ -50,6 +50,14 @@ fn tc(host: &mut Host, ifindex: IfIndex, change: fn(&mut TcFilters)) {
     change(host.rules.tc.entry(ifindex).or_default());
 }
 
+fn forwards_beside(host: &mut Host, reason: Reason) {
+    host.bridge().unsupported.push(Why::from(reason));
+}
+
+fn not_only_forwarded(host: &mut Host, port: IfIndex, reason: Reason) {
+    host.port(port).unsupported.push(Why::from(reason));
+}
+
 fn unsupported(host: &mut Host, reason: Reason) {
     host.tunnel().unsupported.push(Why::from(reason));
 }
@@ -110,10 +118,22 @@ fn cases() -> Vec<Case> {
             h.bridge().nf_call = true;
             h.rules.ip_ruleset = Some("table inet t".to_owned());
         }),
-        (BrNetfilter, everything, |h| {
+        (BrNetfilter, everything.clone(), |h| {
             h.rules.br_netfilter.ip6tables = true;
             h.rules.ip_ruleset = Some("table inet t".to_owned());
         }),
+        (OvsUnreachable, everything.clone(), |h| forwards_beside(h, OvsUnreachable)),
+        (OvsDatapath, everything.clone(), |h| forwards_beside(h, OvsDatapath)),
+        (OvsFlows, everything.clone(), |h| forwards_beside(h, OvsFlows)),
+        (OvsMirror, everything.clone(), |h| forwards_beside(h, OvsMirror)),
+        (OvsSampling, everything.clone(), |h| forwards_beside(h, OvsSampling)),
+        (OvsBridgeFailed, everything, |h| forwards_beside(h, OvsBridgeFailed)),
+        (Policing, veth.clone(), |h| not_only_forwarded(h, VETH, Policing)),
+        (Qos, veth.clone(), |h| not_only_forwarded(h, VETH, Qos)),
+        (Bond, veth.clone(), |h| not_only_forwarded(h, VETH, Bond)),
+        (PortVlan, tunnel.clone(), |h| not_only_forwarded(h, VXLAN, PortVlan)),
+        (OvsPortFailed, tunnel.clone(), |h| not_only_forwarded(h, VXLAN, OvsPortFailed)),
+        (OvsPortConfig, veth.clone(), |h| not_only_forwarded(h, VETH, OvsPortConfig)),
         (StpNotForwarding, veth.clone(), |h| h.port(VETH).stp = StpState::Blocking),
         (StpNotForwarding, tunnel.clone(), |h| h.port(VXLAN).stp = StpState::Learning),
         (PortDown, veth.clone(), |h| h.port(VETH).up = false),
@@ -151,6 +171,7 @@ fn cases() -> Vec<Case> {
         (TunnelGpe, tunnel.clone(), |h| unsupported(h, TunnelGpe)),
         (TunnelGbp, tunnel.clone(), |h| unsupported(h, TunnelGbp)),
         (TunnelChecksum, tunnel.clone(), |h| unsupported(h, TunnelChecksum)),
+        (TunnelFlow, tunnel.clone(), |h| unsupported(h, TunnelFlow)),
         (TunnelOption, tunnel.clone(), |h| unsupported(h, TunnelOption)),
         (TunnelGroup, tunnel.clone(), |h| unsupported(h, TunnelGroup)),
         (TunnelIpv6, tunnel, |h| unsupported(h, TunnelIpv6)),
@@ -291,6 +312,16 @@ fn rules_without_bridge_netfilter_and_bridge_netfilter_without_rules_are_no_reas
     assert_eq!(standing(&host), BTreeMap::new());
     host.rules.ip_ruleset = None;
     host.bridge().nf_call = true;
+    assert_eq!(standing(&host), BTreeMap::new());
+}
+
+#[test]
+fn rules_on_the_kernel_bridges_hooks_are_no_reason_on_open_vswitch() {
+    let mut host = Host::new();
+    host.bridge().kind = BridgeKind::Ovs;
+    host.rules.nft_bridge = Some("table bridge t".to_owned());
+    host.rules.br_netfilter.ip6tables = true;
+    host.rules.ip_ruleset = Some("table inet t".to_owned());
     assert_eq!(standing(&host), BTreeMap::new());
 }
 
