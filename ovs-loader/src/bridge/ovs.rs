@@ -1,0 +1,5 @@
+//! Open vSwitch's bridges.
+
+pub mod db;
+pub mod jsonrpc;
+pub mod value;
