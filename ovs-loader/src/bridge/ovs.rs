@@ -1,0 +1,3 @@
+//! Open vSwitch's bridges.
+
+pub mod openflow;
