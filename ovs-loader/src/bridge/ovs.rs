@@ -2,4 +2,5 @@
 
 pub mod db;
 pub mod jsonrpc;
+pub mod openflow;
 pub mod value;
