@@ -35,6 +35,7 @@ pub(super) const TOOLS: &[Tool] = &[
     tool("tcpdump", "tcpdump", TEST, "captures packets on the uplink"),
     tool("ethtool", "ethtool", TEST, "offloads of the test hosts' devices"),
     tool("nft", "nftables", TEST, "firewall rules that a bypass must respect"),
+    tool("ovs-vswitchd", "openvswitch-switch", TEST, "Open vSwitch's daemons and tools"),
     tool("iptables", "iptables", TEST, "firewall rules that a bypass must respect"),
     tool("qemu-system-x86_64", "qemu-system-x86", VM, "runs kernels that this machine has not"),
     tool("busybox", "busybox-static", TEST_AND_VM, "starts the virtual machine"),
