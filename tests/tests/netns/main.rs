@@ -1,6 +1,5 @@
 //! Two hosts in network namespaces with the kernel's own bridges and tunnels. Needs root.
 
-mod accelerated;
 mod cleanup;
 mod daemon;
 mod gate;
@@ -8,7 +7,8 @@ mod interop;
 mod mistakes;
 mod slow_path;
 mod stations;
-mod support;
 mod traffic;
 mod transitions;
 mod underlay;
+
+use ovs_ebpf_tests::{accelerated, support};

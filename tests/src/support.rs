@@ -2,17 +2,17 @@
 
 use std::{collections::BTreeSet, fs, time::Duration};
 
-use anyhow::{Result, ensure};
-use ovs_ebpf_tests::lab::{
+use crate::lab::{
     Container, FastPackets, Host, Loader, Namespace, binary,
     traffic::{Stream, StreamReport},
     wait_until,
 };
+use anyhow::{Result, ensure};
 use serde_json::Value;
 
 /// Where a reason is reported.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum At<'a> {
+pub enum At<'a> {
     /// At `br-ex`.
     Bridge,
     /// At this port.
@@ -27,7 +27,7 @@ pub(crate) enum At<'a> {
 ///
 /// # Panics
 /// When the daemon does not answer.
-pub(crate) fn has(loader: &Loader, at: At<'_>, reason: &str) -> bool {
+pub fn has(loader: &Loader, at: At<'_>, reason: &str) -> bool {
     let answer = match at {
         At::Station(_) => loader.fdb(),
         _ => loader.status(),
@@ -50,12 +50,12 @@ fn named<'a>(objects: impl Iterator<Item = &'a Value>, name: &str) -> Vec<&'a Va
 }
 
 /// The elements of an array, none of anything else.
-pub(crate) fn elements(value: &Value) -> impl Iterator<Item = &Value> {
+pub fn elements(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
 /// Runs shell commands in a namespace; the first that fails ends the test.
-pub(crate) fn shell(namespace: &Namespace, script: &str) -> String {
+pub fn shell(namespace: &Namespace, script: &str) -> String {
     namespace.exec(&["sh", "-ec", script])
 }
 
@@ -64,7 +64,7 @@ pub(crate) fn shell(namespace: &Namespace, script: &str) -> String {
 ///
 /// # Errors
 /// With what it said, when it fails.
-pub(crate) fn ovs_loader(host: &Host, arguments: &[&str]) -> Result<String> {
+pub fn ovs_loader(host: &Host, arguments: &[&str]) -> Result<String> {
     let binary = binary()?;
     let bpffs = format!("OVS_EBPF_BPFFS={}", host.bpffs().display());
     let socket = format!("OVS_EBPF_SOCKET={}", host.files().join("control.sock").display());
@@ -73,13 +73,14 @@ pub(crate) fn ovs_loader(host: &Host, arguments: &[&str]) -> Result<String> {
 
 /// All that a command could have changed on a host, line by line, without what changes by itself.
 #[derive(Debug)]
-pub(crate) struct State<'a> {
+pub struct State<'a> {
     host: &'a Host,
     lines: BTreeSet<String>,
 }
 
 impl<'a> State<'a> {
-    pub(crate) fn of(host: &'a Host) -> Self {
+    /// The host's state now.
+    pub fn of(host: &'a Host) -> Self {
         let shown = shell(
             host,
             "ip -d -o link | sed -E 's/[a-z_]+_timer +[0-9.]+//g'
@@ -96,10 +97,12 @@ impl<'a> State<'a> {
         Self { host, lines }
     }
 
+    /// Asserts that the host is as it was.
+    ///
     /// # Panics
     /// With the lines that differ, where the host is not as it was.
     #[track_caller]
-    pub(crate) fn is_unchanged(&self) {
+    pub fn is_unchanged(&self) {
         let now = Self::of(self.host);
         let changed: Vec<_> = self.lines.symmetric_difference(&now.lines).collect();
         assert!(changed.is_empty(), "{changed:#?}");
@@ -107,13 +110,18 @@ impl<'a> State<'a> {
 }
 
 /// A stream of 1000 packets per second in each direction.
-pub(crate) struct BothWays {
+#[derive(Debug)]
+pub struct BothWays {
     there: Stream,
     back: Stream,
 }
 
 impl BothWays {
-    pub(crate) fn start(one: &Container, other: &Container) -> Result<Self> {
+    /// Starts both streams.
+    ///
+    /// # Errors
+    /// When a socket can't be set up.
+    pub fn start(one: &Container, other: &Container) -> Result<Self> {
         Ok(Self {
             there: Stream::start(one, (other, other.ipv4().into()))?,
             back: Stream::start(other, (one, one.ipv4().into()))?,
@@ -121,13 +129,13 @@ impl BothWays {
     }
 
     /// Packets that have arrived so far.
-    pub(crate) fn arrived(&self) -> (u64, u64) {
+    pub fn arrived(&self) -> (u64, u64) {
         (self.there.arrived(), self.back.arrived())
     }
 
     /// Waits until so many more packets have arrived on each side.
     #[track_caller]
-    pub(crate) fn goes_on(&self, packets: u64) {
+    pub fn goes_on(&self, packets: u64) {
         let before = self.arrived();
         wait_until(Duration::from_secs(3), "packets both ways", || {
             let now = self.arrived();
@@ -137,7 +145,7 @@ impl BothWays {
 
     /// Waits until this daemon's programs carry both streams.
     #[track_caller]
-    pub(crate) fn is_fast(&self, loader: &Loader, limit: Duration) {
+    pub fn is_fast(&self, loader: &Loader, limit: Duration) {
         let read = || loader.fast_packets().unwrap_or_else(|error| panic!("{error:#}"));
         let before = read();
         wait_until(limit, "the fast path both ways", || {
@@ -147,12 +155,18 @@ impl BothWays {
     }
 
     /// Ends both streams.
-    pub(crate) fn stop(self) -> Result<[StreamReport; 2]> {
+    ///
+    /// # Errors
+    /// When a socket failed.
+    pub fn stop(self) -> Result<[StreamReport; 2]> {
         Ok([self.there.stop()?, self.back.stop()?])
     }
 
-    /// Ends both streams, of which no packet was lost or came twice.
-    pub(crate) fn arrived_whole(self) -> Result<()> {
+    /// Ends both streams.
+    ///
+    /// # Errors
+    /// When a packet was lost or came twice.
+    pub fn arrived_whole(self) -> Result<()> {
         let reports = self.stop()?;
         ensure!(
             reports.iter().all(|report| report.lost == 0 && report.duplicated == 0),
