@@ -3,6 +3,7 @@
 
 mod decap;
 mod encap;
+mod events;
 mod host;
 mod hostile;
 mod oracle;
