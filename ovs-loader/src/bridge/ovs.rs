@@ -29,6 +29,7 @@ mod devices;
 mod join;
 pub mod jsonrpc;
 pub mod monitor;
+pub mod openflow;
 mod poll;
 pub mod tables;
 pub mod text;
