@@ -82,6 +82,7 @@ fn vxlan(vni: u32, remotes: &[IpAddr]) -> Tunnel {
         ttl: Some(64),
         df: false,
         link: None,
+        device: None,
         ageing: Some(Duration::from_secs(300)),
         unsupported: Vec::new(),
         fdb: HashMap::new(),
