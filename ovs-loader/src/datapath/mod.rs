@@ -1,16 +1,18 @@
 //! The kernel side as the loader sees it: programs, maps, where they are attached and pinned. The
 //! only place that knows aya.
 //!
-//! Pins under `<bpffs>/v<ABI>/`: the maps and programs by name, the attachments as
-//! `links/<program>-<ifindex>`. They outlive the daemon, so that traffic stays fast while it
-//! restarts; the next one adopts them in place.
+//! Pins under `<bpffs>/v<ABI>/`: the maps and programs by name, TCX links as
+//! `links/<program>-<ifindex>`. They outlive the daemon, as classic filters do, so that traffic stays
+//! fast while it restarts; the next one adopts them in place.
 
 mod attach;
+pub(crate) mod clsact;
 mod events;
 #[cfg(feature = "log")]
 mod log;
 mod pins;
 mod tables;
+mod tcx;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -22,9 +24,12 @@ use ovs_ebpf_common::abi::{self, Program};
 
 use crate::bridge::model::IfIndex;
 use attach::Attachments;
+pub use attach::Hook;
+use clsact::Filters;
 pub use events::Events;
-pub use pins::{Error as PinError, Lock, remove_all};
+pub use pins::{Error as PinError, Lock};
 pub use tables::{Counters, Error as TableError, Tables};
+use tcx::Links;
 
 /// The programs and maps as a BPF object file, built for the host's byte order and aligned for its
 /// headers; empty where there was no BPF toolchain to build it.
@@ -56,6 +61,9 @@ pub enum Error {
         /// What the kernel or its verifier said.
         source: aya::programs::ProgramError,
     },
+    /// The devices' filters can't be read or changed.
+    #[error("cannot work with the devices' tc filters")]
+    Filters(#[source] std::io::Error),
     /// A map lacks or has the wrong type: a broken build.
     #[error(transparent)]
     Table(#[from] TableError),
@@ -66,6 +74,7 @@ pub struct Datapath {
     ebpf: Ebpf,
     tables: Tables,
     events: Events,
+    hook: Hook,
     attachments: Attachments,
     program_ids: BTreeSet<u32>,
     directory: std::path::PathBuf,
@@ -80,7 +89,7 @@ impl Datapath {
     ///
     /// # Errors
     /// See [`Error`]. Nothing that was attached before is detached then.
-    pub fn open(lock: Lock, fdb_capacity: u32) -> Result<Self, Error> {
+    pub fn open(lock: Lock, fdb_capacity: u32, hook: Hook) -> Result<Self, Error> {
         if OBJECT.is_empty() {
             return Err(Error::NoObject);
         }
@@ -90,7 +99,8 @@ impl Datapath {
         if let Err(error) = log::follow(&mut ebpf) {
             tracing::warn!("the programs' log can't be read: {error:#}");
         }
-        let mut attachments = Attachments::new(&directory);
+        let mut attachments =
+            Attachments::new(hook, lock.directory(), &directory).map_err(Error::Filters)?;
         let mut program_ids = BTreeSet::new();
         for program in Program::ALL {
             let classifier = classifier(&mut ebpf, program);
@@ -103,7 +113,7 @@ impl Datapath {
         let tables = Tables::take(&mut ebpf)?;
         let events = Events::new(tables::take(&mut ebpf, "events")?)
             .map_err(|error| tables::error("watch", "events")(MapError::IoError(error)))?;
-        Ok(Self { ebpf, tables, events, attachments, program_ids, directory, _lock: lock })
+        Ok(Self { ebpf, tables, events, hook, attachments, program_ids, directory, _lock: lock })
     }
 
     /// The maps.
@@ -134,27 +144,67 @@ impl Datapath {
         self.attachments.set(program, classifier, devices)
     }
 
+    /// Notes what others have detached: the next [`Self::attach`] attaches it again.
+    ///
+    /// # Errors
+    /// [`Error::Filters`].
+    pub fn check_attachments(&mut self) -> Result<(), Error> {
+        self.attachments.check().map_err(Error::Filters)
+    }
+
+    /// By which way the programs are attached.
+    #[must_use]
+    pub fn hook(&self) -> Hook {
+        self.hook
+    }
+
     /// The kernel's ids of the loaded programs.
     #[must_use]
     pub fn program_ids(&self) -> &BTreeSet<u32> {
         &self.program_ids
     }
 
-    /// Detaches and removes what a daemon with another ABI left. To be called when this one is
-    /// attached: until then the other's programs forward.
-    pub fn remove_other_versions(&self) {
-        if let Some(bpffs) = self.directory.parent() {
-            pins::remove_other_versions(bpffs);
+    /// Detaches and removes what a daemon with another ABI or hook left. To be called when this one
+    /// is attached: until then the other's programs forward.
+    pub fn remove_predecessors(&self) {
+        let Some(bpffs) = self.directory.parent() else { return };
+        match self.hook {
+            Hook::Tcx => {
+                if let Err(error) = remove_filters(bpffs) {
+                    tracing::warn!("tc filters of an earlier daemon may remain: {error}");
+                }
+            }
+            Hook::Clsact => Links::new(&self.directory).remove_all(),
         }
+        pins::remove_other_versions(bpffs);
     }
 
     /// Detaches everything and removes all pins.
     ///
     /// # Errors
     /// Where a pin could not be removed: all others are.
-    pub fn close(self) -> Result<(), Error> {
+    pub fn close(mut self) -> Result<(), Error> {
+        self.attachments.clear();
         Ok(pins::remove_version(&self.directory)?)
     }
+}
+
+/// Detaches everything and removes every version's pins and the directory, without a daemon: for
+/// `ovs-loader down`. Gives whether there was anything.
+///
+/// # Errors
+/// [`PinError::Held`] while a daemon runs, or where something could not be removed.
+pub fn remove_all(bpffs: &Path) -> Result<bool, Error> {
+    if !bpffs.exists() {
+        return Ok(false);
+    }
+    let lock = Lock::take(bpffs)?;
+    let filters = remove_filters(bpffs).map_err(Error::Filters)?;
+    Ok(pins::remove_all(&lock)? || filters)
+}
+
+fn remove_filters(bpffs: &Path) -> std::io::Result<bool> {
+    Filters::open(bpffs)?.remove_all()
 }
 
 fn load(directory: &Path, fdb_capacity: u32) -> Result<Ebpf, Error> {
