@@ -24,6 +24,8 @@ pub enum Purpose {
     Demo,
     /// `cargo xtask test`: the toolchain and what the tests run.
     Test,
+    /// Tests and demo in virtual machines: what makes the machine, and what runs in there besides.
+    Vm,
 }
 
 /// Sets the machine up for everything, or with `--check` reports what there is.
@@ -36,6 +38,7 @@ pub fn run(args: &SetupArgs) -> Result<()> {
     }
     ensure(Purpose::Demo)?;
     ensure(Purpose::Test)?;
+    ensure(Purpose::Vm)?;
     println!("everything is there; see `cargo xtask setup --check`");
     Ok(())
 }
