@@ -11,6 +11,7 @@ mod events;
 #[cfg(feature = "log")]
 mod log;
 mod pins;
+mod probe;
 mod tables;
 mod tcx;
 
@@ -28,6 +29,7 @@ pub use attach::Hook;
 use clsact::Filters;
 pub use events::Events;
 pub use pins::{Error as PinError, Lock};
+pub use probe::decap_l3;
 pub use tables::{Counters, Error as TableError, Tables};
 use tcx::Links;
 
@@ -103,7 +105,7 @@ impl Datapath {
             Attachments::new(hook, lock.directory(), &directory).map_err(Error::Filters)?;
         let mut program_ids = BTreeSet::new();
         for program in Program::ALL {
-            let classifier = classifier(&mut ebpf, program);
+            let classifier = classifier(&mut ebpf, program.name());
             let fail = |source| Error::Program { program: program.name(), source };
             classifier.load().map_err(fail)?;
             program_ids.insert(classifier.info().map_err(fail)?.id());
@@ -140,7 +142,7 @@ impl Datapath {
         program: Program,
         devices: &BTreeMap<IfIndex, String>,
     ) -> BTreeMap<IfIndex, String> {
-        let classifier = classifier(&mut self.ebpf, program);
+        let classifier = classifier(&mut self.ebpf, program.name());
         self.attachments.set(program, classifier, devices)
     }
 
@@ -208,7 +210,9 @@ fn remove_filters(bpffs: &Path) -> std::io::Result<bool> {
 }
 
 fn load(directory: &Path, fdb_capacity: u32) -> Result<Ebpf, Error> {
+    let decap_l3 = u8::from(probe::decap_l3()?);
     let mut loader = EbpfLoader::new();
+    loader.override_global("DECAP_L3", &decap_l3, true);
     loader.verifier_log_level(VerifierLogLevel::DISABLE).map_max_entries("fdb", fdb_capacity);
     for map in MAPS {
         loader.map_pin_path(map, directory.join(map));
@@ -216,10 +220,10 @@ fn load(directory: &Path, fdb_capacity: u32) -> Result<Ebpf, Error> {
     Ok(loader.load(OBJECT)?)
 }
 
-fn classifier(ebpf: &mut Ebpf, program: Program) -> &mut SchedClassifier {
-    ebpf.program_mut(program.name())
+fn classifier<'a>(ebpf: &'a mut Ebpf, program: &str) -> &'a mut SchedClassifier {
+    ebpf.program_mut(program)
         .and_then(|program| program.try_into().ok())
-        .expect("the object has both programs, as classifiers")
+        .expect("the object has the program, as a classifier")
 }
 
 /// The version directory's name.
