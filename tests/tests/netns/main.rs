@@ -3,6 +3,7 @@
 mod accelerated;
 mod cleanup;
 mod daemon;
+mod docker;
 mod gate;
 mod interop;
 mod mistakes;
