@@ -11,6 +11,7 @@ use args::{BridgeCommand, Command, FdbCommand, PortCommand, TunnelCommand};
 pub use args::Cli;
 
 mod args;
+mod docker;
 mod output;
 pub mod preflight;
 mod tables;
@@ -46,6 +47,7 @@ pub async fn execute(cli: Cli) -> Result<()> {
         Command::Accelerate { bridge, switch } => {
             Ok(client.accelerate(&bridge, switch.is_on()).await?)
         }
+        Command::Docker(docker) => docker::execute(docker, &cli.state_dir).await,
         Command::Down => {
             let done = daemon::down(&cli.socket, &cli.bpffs).await?;
             output::print(if done {

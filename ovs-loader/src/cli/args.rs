@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::docker;
 use crate::api::DEFAULT_SOCKET;
 use crate::bridge::model::Encap;
 use crate::bridge::provision::TunnelSpec;
@@ -27,6 +28,8 @@ use crate::datapath::Hook;
         ovs-loader status                     what is accelerated now\n  \
         ovs-loader stats                      how many packets took which path, and why\n  \
         ovs-loader accelerate br-ex off       compare with the slow path\n  \
+        ovs-loader docker add-port br-ex eth1 web --ipaddress=10.0.0.5/24\n                                              \
+        a container as a port of a bridge\n  \
         ovs-loader down                       remove everything; traffic goes on\n\n\
         Exit status: 0 done, 1 an error, 2 wrong usage."
 )]
@@ -45,6 +48,16 @@ pub struct Cli {
         default_value = "/sys/fs/bpf/ovs-ebpf"
     )]
     pub bpffs: PathBuf,
+
+    /// The directory for what is known of attached containers; it outlives restarts
+    #[arg(
+        long,
+        global = true,
+        env = "OVS_EBPF_STATE_DIR",
+        value_name = "DIR",
+        default_value = crate::docker::DEFAULT_STATE_DIR
+    )]
+    pub state_dir: PathBuf,
 
     /// Say more on stderr; RUST_LOG chooses in detail
     #[arg(short, long, global = true)]
@@ -119,6 +132,8 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: PortCommand,
     },
+    /// Attach containers to bridges, with ovs-docker's commands
+    Docker(docker::Docker),
     /// Detach everything and remove the pins; traffic goes on over the bridge
     Down,
 }

@@ -2,6 +2,7 @@
 
 mod cleanup;
 mod daemon;
+mod docker;
 mod gate;
 mod interop;
 mod mistakes;

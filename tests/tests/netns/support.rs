@@ -23,7 +23,9 @@ pub(crate) fn ovs_loader(host: &Host, arguments: &[&str]) -> Result<String> {
     let binary = binary()?;
     let bpffs = format!("OVS_EBPF_BPFFS={}", host.bpffs().display());
     let socket = format!("OVS_EBPF_SOCKET={}", host.files().join("control.sock").display());
-    host.try_exec(&[&["env", &bpffs, &socket, &*binary.to_string_lossy()], arguments].concat())
+    let state = format!("OVS_EBPF_STATE_DIR={}", host.state().display());
+    let environment = ["env", &bpffs, &socket, &state, &*binary.to_string_lossy()];
+    host.try_exec(&[&environment[..], arguments].concat())
 }
 
 /// All that a command could have changed on a host, line by line, without what changes by itself.
