@@ -101,6 +101,20 @@ impl Host {
         registry::files(&self.lab).join(format!("h{}", self.number))
     }
 
+    /// Where its daemon keeps what is known of attached containers.
+    pub fn state(&self) -> PathBuf {
+        self.files().join("state")
+    }
+
+    /// A network namespace without any interface but `lo`, as a container has it that nobody has
+    /// attached yet. It ends with the lab.
+    ///
+    /// # Errors
+    /// With what `ip` said.
+    pub fn add_namespace(&self, name: &str) -> Result<Namespace> {
+        Namespace::create(format!("{}-n{}-{name}", self.lab, self.number))
+    }
+
     /// Its containers in the order in which they came.
     pub fn containers(&self) -> &[Container] {
         &self.containers
