@@ -26,8 +26,8 @@ pub async fn execute(cli: Cli) -> Result<()> {
         Command::Run { config, takeover } => {
             let config = Config::load(config.as_deref())?;
             preflight::pass(&cli.bpffs)?;
-            let Cli { socket, bpffs, .. } = cli;
-            daemon::run(RunOptions { config, socket, bpffs, takeover }).await
+            let Cli { socket, bpffs, state_dir: state, .. } = cli;
+            daemon::run(RunOptions { config, socket, bpffs, state, takeover }).await
         }
         Command::Check { config, json } => {
             let config = Config::load(config.as_deref())?;

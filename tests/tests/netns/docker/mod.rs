@@ -1,6 +1,8 @@
 //! `ovs-loader docker`: containers as ports of Linux bridges.
 
 mod attach;
+mod daemon;
+mod engine;
 mod failure;
 mod vlan;
 
