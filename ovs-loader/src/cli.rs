@@ -23,16 +23,17 @@ mod tables;
 pub async fn execute(cli: Cli) -> Result<()> {
     let client = Client::new(&cli.socket);
     match cli.command {
-        Command::Run { config, takeover } => {
+        Command::Run { config, takeover, attach } => {
             let config = Config::load(config.as_deref())?;
             preflight::pass(&cli.bpffs)?;
+            let hook = attach.hook();
             let Cli { socket, bpffs, state_dir: state, .. } = cli;
-            daemon::run(RunOptions { config, socket, bpffs, state, takeover }).await
+            daemon::run(RunOptions { config, socket, bpffs, state, takeover, hook }).await
         }
-        Command::Check { config, json } => {
+        Command::Check { config, json, attach } => {
             let config = Config::load(config.as_deref())?;
             let failures = preflight::failures(&cli.bpffs);
-            let mut status = daemon::check(&config).await?;
+            let mut status = daemon::check(&config, attach.hook()).await?;
             status.warnings.extend(failures.iter().map(ToString::to_string));
             status.warnings.extend(preflight::warnings());
             output::report(json, &status, tables::status)?;

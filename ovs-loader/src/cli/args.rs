@@ -9,6 +9,7 @@ use super::docker;
 use crate::api::DEFAULT_SOCKET;
 use crate::bridge::model::Encap;
 use crate::bridge::provision::TunnelSpec;
+use crate::datapath::Hook;
 
 /// A fast path for the kernel bridges that join containers across hosts.
 #[derive(Debug, Parser)]
@@ -77,6 +78,8 @@ pub(super) enum Command {
         /// Replace the daemon that runs, without a packet leaving the fast path
         #[arg(long)]
         takeover: bool,
+        #[command(flatten)]
+        attach: Attach,
     },
     /// Say what would be accelerated and why the rest not; changes nothing
     #[command(after_long_help = CONFIG_EXAMPLE)]
@@ -87,6 +90,8 @@ pub(super) enum Command {
         /// Print one JSON object
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        attach: Attach,
     },
     /// Show bridges, ports and tunnels: accelerated, or the reason why not
     Status {
@@ -153,6 +158,31 @@ const CONFIG_EXAMPLE: &str = r#"Configuration (everything is optional; the value
   local = "192.0.2.1"
   remotes = ["192.0.2.2"]
   ports = ["veth-a"]"#;
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Attach {
+    /// How to attach the programs to devices [default: tcx where the kernel has it]
+    #[arg(long = "attach", env = "OVS_EBPF_ATTACH", value_enum, value_name = "HOOK")]
+    hook: Option<HookName>,
+}
+
+impl Attach {
+    pub(super) fn hook(self) -> Hook {
+        match self.hook {
+            Some(HookName::Tcx) => Hook::Tcx,
+            Some(HookName::Clsact) => Hook::Clsact,
+            None => Hook::probe(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum HookName {
+    /// TCX links (Linux 6.6): ports with filters of tc on their ingress are not accelerated
+    Tcx,
+    /// Classic filters: those of others run first, and what they let pass may be accelerated
+    Clsact,
+}
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum Switch {

@@ -27,8 +27,43 @@ pub(super) async fn dump() -> Result<Bridges, Refused> {
     let mut requests = Requests::open()?;
     let links = dump_links(&mut requests).await?;
     let mut bridges = bridges(&links, Defaults::read());
-    add_peers(&mut bridges, &links, &mut requests).await?;
+    let ports = bridges.values_mut().flat_map(|bridge| bridge.ports.values_mut());
+    add_peers(ports, &links, &mut requests).await?;
     Ok(bridges)
+}
+
+/// A link, as the port that it is for Open vSwitch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::bridge) struct Member {
+    pub(in crate::bridge) port: Port,
+    /// It is in a datapath of the kernel's; `None` where the kernel has no such datapath at all.
+    pub(in crate::bridge) in_datapath: Option<bool>,
+}
+
+/// The links of the calling thread's network namespace that have one of these names.
+pub(in crate::bridge) async fn dump_members(
+    wanted: impl Fn(&str) -> bool,
+) -> Result<BTreeMap<String, Member>, Refused> {
+    let mut requests = Requests::open()?;
+    let messages = dump_links(&mut requests).await?;
+    let defaults = Defaults::read();
+    let links: Vec<_> = messages.iter().map(Link::new).collect();
+    let is_datapath = |link: &&Link<'_>| {
+        link.name == "ovs-system"
+            && matches!(link.kind, Some(InfoKind::Other(kind)) if kind == "openvswitch")
+    };
+    let datapath = links.iter().find(is_datapath).map(Link::index);
+    let mut members: BTreeMap<_, _> = links
+        .iter()
+        .filter(|link| wanted(link.name))
+        .map(|link| {
+            let in_datapath = datapath.map(|datapath| link.controller == Some(datapath));
+            (link.name.to_owned(), Member { port: port(link, defaults), in_datapath })
+        })
+        .collect();
+    let ports = members.values_mut().map(|member| &mut member.port);
+    add_peers(ports, &messages, &mut requests).await?;
+    Ok(members)
 }
 
 /// Every link of the socket's network namespace.
@@ -270,13 +305,13 @@ fn device(link: &Link<'_>, defaults: Defaults) -> Device {
 
 /// Completes the veth ports with what is known of their peers.
 async fn add_peers(
-    bridges: &mut Bridges,
+    ports: impl Iterator<Item = &mut Port>,
     messages: &[LinkMessage],
     requests: &mut Requests,
 ) -> Result<(), Refused> {
     let links: HashMap<_, _> =
         messages.iter().map(|message| (message.header.index, Link::new(message))).collect();
-    for port in bridges.values_mut().flat_map(|bridge| bridge.ports.values_mut()) {
+    for port in ports {
         let Device::Veth(peer) = &mut port.device else { continue };
         let Some(link) = links.get(&port.ifindex) else { continue };
         let Some(index) = link.link else { continue };
