@@ -1,16 +1,11 @@
 //! The daemon keeps ports in line with their containers.
 
-use std::time::Duration;
-
 use anyhow::Result;
 use ovs_ebpf_tests::lab::{Engine, Host, Lab, Loader, wait_until};
 
 use super::engine::beside;
-use super::{docker, list};
+use super::{SOON, docker, list};
 use crate::support::{BothWays, State, shell};
-
-/// How soon the daemon has done what a container's change asks for.
-const SOON: Duration = Duration::from_secs(10);
 
 const ALL: &str = "add-port br-ex eth1 web --ipaddress=10.0.0.50/24 --ipaddress=fd00::50/64 \
     --gateway=10.0.0.11 --macaddress=02:00:00:00:00:50 --mtu=1400";
