@@ -28,6 +28,14 @@ pub enum At<'a> {
 /// # Panics
 /// When the daemon does not answer.
 pub fn has(loader: &Loader, at: At<'_>, reason: &str) -> bool {
+    detail(loader, at, reason).is_some()
+}
+
+/// What exactly was found, if the daemon reports the reason there now.
+///
+/// # Panics
+/// When the daemon does not answer.
+pub fn detail(loader: &Loader, at: At<'_>, reason: &str) -> Option<String> {
     let answer = match at {
         At::Station(_) => loader.fdb(),
         _ => loader.status(),
@@ -42,7 +50,9 @@ pub fn has(loader: &Loader, at: At<'_>, reason: &str) -> bool {
             elements(&answer["entries"]).filter(|entry| entry["mac"] == mac).collect()
         }
     };
-    objects.iter().flat_map(|object| elements(&object["why"])).any(|why| why["reason"] == reason)
+    let mut all = objects.iter().flat_map(|object| elements(&object["why"]));
+    let why = all.find(|why| why["reason"] == reason)?;
+    Some(why["detail"].as_str().unwrap_or_default().to_owned())
 }
 
 fn named<'a>(objects: impl Iterator<Item = &'a Value>, name: &str) -> Vec<&'a Value> {
@@ -109,7 +119,7 @@ impl<'a> State<'a> {
     }
 }
 
-/// A stream of 1000 packets per second in each direction.
+/// A paced stream in each direction.
 #[derive(Debug)]
 pub struct BothWays {
     there: Stream,
@@ -117,14 +127,22 @@ pub struct BothWays {
 }
 
 impl BothWays {
-    /// Starts both streams.
+    /// Starts streams of 1000 packets per second.
     ///
     /// # Errors
     /// When a socket can't be set up.
     pub fn start(one: &Container, other: &Container) -> Result<Self> {
+        Self::paced(one, other, 1000)
+    }
+
+    /// Starts streams of so many packets per second each.
+    ///
+    /// # Errors
+    /// When a socket can't be set up.
+    pub fn paced(one: &Container, other: &Container, per_second: u32) -> Result<Self> {
         Ok(Self {
-            there: Stream::start(one, (other, other.ipv4().into()))?,
-            back: Stream::start(other, (one, one.ipv4().into()))?,
+            there: Stream::paced(one, (other, other.ipv4().into()), per_second)?,
+            back: Stream::paced(other, (one, one.ipv4().into()), per_second)?,
         })
     }
 
