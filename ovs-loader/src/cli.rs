@@ -1,8 +1,11 @@
 //! The command line: what is asked, and how the answer looks.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 
 use crate::api::client::Client;
+use crate::bridge::ovs::DEFAULT_RUNDIR;
 use crate::bridge::provision;
 use crate::config::Config;
 use crate::daemon::{self, RunOptions};
@@ -22,16 +25,17 @@ mod tables;
 pub async fn execute(cli: Cli) -> Result<()> {
     let client = Client::new(&cli.socket);
     match cli.command {
-        Command::Run { config, takeover } => {
+        Command::Run { config, ovs_rundir, takeover } => {
             let config = Config::load(config.as_deref())?;
+            let ovs_rundirs = rundirs(ovs_rundir, &config);
             preflight::pass(&cli.bpffs)?;
             let Cli { socket, bpffs, .. } = cli;
-            daemon::run(RunOptions { config, socket, bpffs, takeover }).await
+            daemon::run(RunOptions { config, socket, bpffs, ovs_rundirs, takeover }).await
         }
-        Command::Check { config, json } => {
+        Command::Check { config, ovs_rundir, json } => {
             let config = Config::load(config.as_deref())?;
             let failures = preflight::failures(&cli.bpffs);
-            let mut status = daemon::check(&config).await?;
+            let mut status = daemon::check(&config, &rundirs(ovs_rundir, &config)).await?;
             status.warnings.extend(failures.iter().map(ToString::to_string));
             status.warnings.extend(preflight::warnings());
             output::report(json, &status, tables::status)?;
@@ -79,6 +83,14 @@ pub async fn execute(cli: Cli) -> Result<()> {
             }
         },
     }
+}
+
+/// Those of the command line, else of the configuration, else where Open vSwitch usually is.
+fn rundirs(arguments: Vec<PathBuf>, config: &Config) -> Vec<PathBuf> {
+    if !arguments.is_empty() {
+        return arguments;
+    }
+    config.ovs_rundirs.clone().unwrap_or_else(|| vec![PathBuf::from(DEFAULT_RUNDIR)])
 }
 
 /// Says what was changed.
