@@ -14,6 +14,7 @@ use args::{BridgeCommand, Command, FdbCommand, PortCommand, TunnelCommand};
 pub use args::Cli;
 
 mod args;
+mod docker;
 mod output;
 pub mod preflight;
 mod tables;
@@ -25,17 +26,20 @@ mod tables;
 pub async fn execute(cli: Cli) -> Result<()> {
     let client = Client::new(&cli.socket);
     match cli.command {
-        Command::Run { config, ovs_rundir, takeover } => {
+        Command::Run { config, ovs_rundir, takeover, attach } => {
             let config = Config::load(config.as_deref())?;
             let ovs_rundirs = rundirs(ovs_rundir, &config);
             preflight::pass(&cli.bpffs)?;
             let Cli { socket, bpffs, .. } = cli;
-            daemon::run(RunOptions { config, socket, bpffs, ovs_rundirs, takeover }).await
+            let hook = attach.hook();
+            let options = RunOptions { config, socket, bpffs, ovs_rundirs, takeover, hook };
+            daemon::run(options).await
         }
-        Command::Check { config, ovs_rundir, json } => {
+        Command::Check { config, ovs_rundir, json, attach } => {
             let config = Config::load(config.as_deref())?;
             let failures = preflight::failures(&cli.bpffs);
-            let mut status = daemon::check(&config, &rundirs(ovs_rundir, &config)).await?;
+            let ovs_rundirs = rundirs(ovs_rundir, &config);
+            let mut status = daemon::check(&config, &ovs_rundirs, attach.hook()).await?;
             status.warnings.extend(failures.iter().map(ToString::to_string));
             status.warnings.extend(preflight::warnings());
             output::report(json, &status, tables::status)?;
@@ -50,6 +54,7 @@ pub async fn execute(cli: Cli) -> Result<()> {
         Command::Accelerate { bridge, switch } => {
             Ok(client.accelerate(&bridge, switch.is_on()).await?)
         }
+        Command::Docker(docker) => docker::execute(docker, &cli.state_dir).await,
         Command::Down => {
             let done = daemon::down(&cli.socket, &cli.bpffs).await?;
             output::print(if done {

@@ -15,7 +15,7 @@ use super::netlink::{Frame, Heard, Notifications, Refused};
 use fdb::VxlanPorts;
 
 pub(super) mod fdb;
-pub(super) mod links;
+pub(crate) mod links;
 #[cfg(test)]
 mod tests;
 pub(super) mod tunnel;

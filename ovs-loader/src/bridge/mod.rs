@@ -4,6 +4,6 @@
 pub mod host;
 pub mod linux;
 pub mod model;
-mod netlink;
+pub(crate) mod netlink;
 pub mod ovs;
 pub mod provision;

@@ -67,9 +67,7 @@ pub(in crate::bridge) async fn dump_members(
 }
 
 /// Every link of the socket's network namespace.
-pub(in crate::bridge) async fn dump_links(
-    requests: &mut Requests,
-) -> Result<Vec<LinkMessage>, Refused> {
+pub(crate) async fn dump_links(requests: &mut Requests) -> Result<Vec<LinkMessage>, Refused> {
     let mut links = Vec::new();
     for _ in 0..TRIES {
         links.clear();
@@ -92,13 +90,13 @@ fn parse(payload: &[u8]) -> Option<LinkMessage> {
 }
 
 /// The parts of a link that matter here.
-pub(in crate::bridge) struct Link<'a> {
+pub(crate) struct Link<'a> {
     message: &'a LinkMessage,
-    pub(in crate::bridge) name: &'a str,
-    mac: Mac,
+    pub(crate) name: &'a str,
+    pub(crate) mac: Mac,
     mtu: u32,
     /// The bridge (or bond, or VRF) that it is a port of.
-    pub(in crate::bridge) controller: Option<IfIndex>,
+    pub(crate) controller: Option<IfIndex>,
     /// `IFLA_LINK`: for a veth its peer, in the namespace of `namespace`.
     link: Option<IfIndex>,
     /// `IFLA_LINK_NETNSID`: where `link` lives, or a tunnel's underlay, if elsewhere.
@@ -112,7 +110,7 @@ pub(in crate::bridge) struct Link<'a> {
 }
 
 impl<'a> Link<'a> {
-    pub(in crate::bridge) fn new(message: &'a LinkMessage) -> Self {
+    pub(crate) fn new(message: &'a LinkMessage) -> Self {
         let mut link = Self {
             message,
             name: "",
@@ -159,21 +157,27 @@ impl<'a> Link<'a> {
         link
     }
 
-    pub(in crate::bridge) fn index(&self) -> IfIndex {
+    pub(crate) fn index(&self) -> IfIndex {
         self.message.header.index
     }
 
     /// Administratively up.
-    pub(in crate::bridge) fn is_up(&self) -> bool {
+    pub(crate) fn is_up(&self) -> bool {
         self.has(LinkFlags::Up)
     }
 
-    pub(in crate::bridge) fn is_bridge(&self) -> bool {
+    pub(crate) fn is_bridge(&self) -> bool {
         matches!(self.data, Some(InfoData::Bridge(_)))
     }
 
+    /// A bridge that keeps VLANs apart.
+    pub(crate) fn vlan_filtering(&self) -> bool {
+        let Some(InfoData::Bridge(info)) = self.data else { return false };
+        info.contains(&InfoBridge::VlanFiltering(true))
+    }
+
     /// As the port of a bridge that it is or would be.
-    pub(in crate::bridge) fn port(&self) -> Port {
+    pub(crate) fn port(&self) -> Port {
         port(self, Defaults::read())
     }
 

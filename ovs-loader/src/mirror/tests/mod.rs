@@ -20,6 +20,7 @@ use crate::bridge::model::{
     Mac, Port, Remote, StpState, Tunnel, VethPeer, Why,
 };
 use crate::config::Accelerate;
+use crate::datapath::Hook;
 use crate::rules::HostRules;
 use crate::underlay::{KnownRoute, Path, Resolution, Target, Unresolved};
 
@@ -122,6 +123,7 @@ struct Host {
     resolutions: BTreeMap<Target, Resolution>,
     rules: HostRules,
     settings: Accelerate,
+    hook: Hook,
     switched_off: BTreeSet<String>,
     refused: BTreeMap<(u32, IfIndex), String>,
 }
@@ -148,6 +150,7 @@ impl Host {
             resolutions: BTreeMap::new(),
             rules: HostRules::default(),
             settings: Accelerate::default(),
+            hook: Hook::Tcx,
             switched_off: BTreeSet::new(),
             refused: BTreeMap::new(),
         };
@@ -197,6 +200,7 @@ impl Host {
             resolve: &|target| self.resolutions.get(target),
             rules: &self.rules,
             settings: &self.settings,
+            hook: self.hook,
             switched_off: &self.switched_off,
             own_programs: &BTreeSet::from(OWN_PROGRAMS),
             refused: &self.refused,
