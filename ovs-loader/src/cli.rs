@@ -30,9 +30,9 @@ pub async fn execute(cli: Cli) -> Result<()> {
             let config = Config::load(config.as_deref())?;
             let ovs_rundirs = rundirs(ovs_rundir, &config);
             preflight::pass(&cli.bpffs)?;
-            let Cli { socket, bpffs, .. } = cli;
             let hook = attach.hook();
-            let options = RunOptions { config, socket, bpffs, ovs_rundirs, takeover, hook };
+            let Cli { socket, bpffs, state_dir: state, .. } = cli;
+            let options = RunOptions { config, socket, bpffs, state, ovs_rundirs, takeover, hook };
             daemon::run(options).await
         }
         Command::Check { config, ovs_rundir, json, attach } => {

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{Context as _, Result};
 use crate::lab::{Container, Lab, Loader, traffic, wait_until};
+use anyhow::{Context as _, Result};
 
 /// How long the daemon may take to follow a change that nothing else depends on.
 pub const LIMIT: Duration = Duration::from_secs(10);
