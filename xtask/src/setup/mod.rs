@@ -2,6 +2,7 @@
 
 mod apt;
 mod bpf;
+mod fuzz;
 mod tools;
 
 use anyhow::{Result, bail};
@@ -24,9 +25,11 @@ pub enum Purpose {
     Demo,
     /// `cargo xtask test`: the toolchain and what the tests run.
     Test,
+    /// `cargo xtask fuzz`: the toolchain and the fuzzer.
+    Fuzz,
 }
 
-/// Sets the machine up for everything, or with `--check` reports what there is.
+/// Sets the machine up for everything but the fuzzer, which a run of it installs, or with `--check` reports what there is.
 ///
 /// # Errors
 /// When something is missing that can't be installed, or is missing at all with `--check`.
@@ -46,7 +49,11 @@ pub fn run(args: &SetupArgs) -> Result<()> {
 /// Naming what is missing, when it can't be installed.
 pub fn ensure(purpose: Purpose) -> Result<()> {
     bpf::ensure()?;
-    tools::ensure(purpose)
+    tools::ensure(purpose)?;
+    if purpose == Purpose::Fuzz {
+        fuzz::ensure()?;
+    }
+    Ok(())
 }
 
 fn report() -> Result<()> {
@@ -58,7 +65,7 @@ fn report() -> Result<()> {
             println!("BPF toolchain: {missing}");
         }
     }
-    for tool in tools::TOOLS {
+    for tool in tools::TOOLS.iter().filter(|tool| tool.purposes != [Purpose::Fuzz]) {
         let state = match tool.find() {
             Some(path) => path.display().to_string(),
             None => {

@@ -31,6 +31,7 @@ pub(super) const TOOLS: &[Tool] = &[
     tool("tcpdump", "tcpdump", TEST, "captures packets on the uplink"),
     tool("ethtool", "ethtool", TEST, "offloads of the test hosts' devices"),
     tool("nft", "nftables", TEST, "firewall rules that a bypass must respect"),
+    tool("c++", "g++", &[Purpose::Fuzz], "builds the fuzzer's own part"),
     tool("iptables", "iptables", TEST, "firewall rules that a bypass must respect"),
 ];
 

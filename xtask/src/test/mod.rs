@@ -1,6 +1,7 @@
 //! `cargo xtask test`: sets the machine up, then runs every tier of tests and adds them up.
 
 mod binaries;
+pub mod differential;
 mod tally;
 
 use std::{
@@ -39,7 +40,7 @@ pub struct TestArgs {
 pub fn run(args: &TestArgs) -> Result<()> {
     setup::ensure(Purpose::Test)?;
     build()?;
-    let binaries = binaries::build()?;
+    let binaries = binaries::build(&[])?;
     sudo::authenticate("for network namespaces and BPF programs")?;
 
     let mut total = Tally::default();
