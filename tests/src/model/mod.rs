@@ -9,6 +9,7 @@
 //! What the model does not say:
 //! - where a packet is redirected to, and what the kernel makes of it there;
 //! - GSO other than its limits: cutting into segments is the kernel's;
+//! - that the kernel encapsulates no packet beyond 16 KB that is not to be cut (`encap_refused`);
 //! - two programs at once, and a map that changes while one runs.
 
 mod forwarding;

@@ -408,7 +408,8 @@ where
     T::try_from(map).unwrap_or_else(|error| panic!("map {name}: {error:?}"))
 }
 
-fn ip(arguments: &str) {
+/// Runs `ip` in the calling thread's namespace.
+pub(crate) fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split_whitespace()).output();
     let output = output.expect("ip (Debian: iproute2) can be run");
     assert!(

@@ -9,7 +9,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use ovs_ebpf_common::{Reason, abi::Program};
 use ovs_ebpf_tests::vectors::{self, Expected};
 
-use crate::host::{self, Host, PORT, UPLINK};
+use crate::host::{self, Host, PORT, UPLINK, sender_end};
 use crate::run::too_short;
 
 #[test]
@@ -49,6 +49,29 @@ fn a_tunnel_s_frame_with_its_vlan_tag_in_metadata_is_left_to_the_vlan_s_device()
     let frame = tagged(&vector.outer);
     let reason = Reason::NotTunnel.name();
     check(&mut host, Program::UplinkIngress, UPLINK, [(frame.as_slice(), reason)].into_iter());
+}
+
+#[test]
+fn a_packet_too_long_for_an_outer_header_s_length_is_left_to_the_bridge() {
+    let vector = vectors::encap().into_iter().find(|vector| vector.name == "vxlan_42_ipv4_udp_60");
+    let vector = vector.expect("vxlan_42_ipv4_udp_60");
+    let mut host = Host::sending(&vector.tunnel);
+    for end in ["dev", "peer"] {
+        host::ip(&format!("link set {end}{PORT} mtu 65535"));
+    }
+    let mut tunnel = sender_end(&vector.tunnel);
+    tunnel.paths[1].mtu = u32::MAX;
+    host.set_tunnel(tunnel);
+    // IPv4's total length has 16 bits; IPv4, UDP and VXLAN take 36 bytes of it.
+    let mut frame = vector.inner.clone();
+    frame.resize(65_535 - 36 + 1, 0);
+    let too_big = frame.clone();
+    frame.pop();
+    // What fits is beyond the 16 KB that `bpf_skb_adjust_room` adds to at most, but for GSO: the
+    // frame came past the comparison.
+    let frames = [(&too_big, Reason::TooBig), (&frame, Reason::EncapRefused)]
+        .map(|(frame, reason)| (frame.as_slice(), reason.name()));
+    check(&mut host, Program::PortIngress, PORT, frames.into_iter());
 }
 
 /// The frame within VLAN 7. Reception takes the tag out of it, before the programs see it

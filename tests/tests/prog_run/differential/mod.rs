@@ -10,10 +10,10 @@
 //! - segments of TCP and UDP: in `netns`. A test run knows a segment's size, but no GSO type: what
 //!   fits is refused by the kernel (`encap_refused`, `decap_refused`) where with a type it is
 //!   forwarded;
-//! - a VLAN tag in metadata, and a frame that ends before its IP header does: in `wire.rs`;
+//! - a VLAN tag in metadata, a frame that ends before its IP header does, and one beyond a page, so
+//!   that an outer length may exceed 65,535: in `wire.rs`;
 //! - a lease that ends between two frames: in `netns`, where a daemon is killed;
-//! - an outer length above 65,535, which takes a frame beyond a page, and programs that race on
-//!   several CPUs: nowhere yet.
+//! - programs that race on several CPUs: nowhere yet.
 
 mod compare;
 mod decode;
