@@ -6,7 +6,7 @@ use ovs_ebpf_common::{
     abi::{FdbFlags, FdbKey, FdbValue},
 };
 
-use crate::{counters::Verdict, lease::Now, maps::FDB, packet::Packet};
+use crate::{counters::Verdict, events::Origin, lease::Now, maps::FDB, packet::Packet};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -25,6 +25,12 @@ impl Station {
         self.flags & FdbFlags::TUNNEL != 0
     }
 
+    /// Whether it is where a frame came from.
+    #[inline(always)]
+    pub fn is_at(&self, origin: &Origin) -> bool {
+        self.target == origin.from && self.is_behind_tunnel() == origin.is_tunnel
+    }
+
     /// Whether the port's device may cut GSO packets in hardware.
     #[inline(always)]
     pub fn may_segment_in_hardware(&self) -> bool {
@@ -32,16 +38,15 @@ impl Station {
     }
 }
 
-/// The source's entry, which must say that the frame came from where it did: `from`, a tunnel id if
-/// `tunnel`, else an ifindex.
+/// The source's entry, which must say that the frame came from where it did.
 ///
 /// # Errors
 /// [`Reason::SourceUnknown`], [`Reason::SourceMoved`], and [`Reason::Revalidation`] once per interval.
 #[inline(always)]
-pub fn source(key: &FdbKey, from: u32, tunnel: bool, now: &Now) -> Result<Station, Reason> {
-    let entry = FDB.get_ptr_mut(key).ok_or(Reason::SourceUnknown)?;
+pub fn source(mac: [u8; 6], origin: &Origin, now: &Now) -> Result<Station, Reason> {
+    let entry = FDB.get_ptr_mut(origin.station(mac)).ok_or(Reason::SourceUnknown)?;
     let station = read(entry);
-    if station.target != from || station.is_behind_tunnel() != tunnel {
+    if !station.is_at(origin) {
         return Err(Reason::SourceMoved);
     }
     // SAFETY: a map value, valid until the program ends. CPUs may race for the deadline: then more
@@ -64,7 +69,7 @@ pub fn source(key: &FdbKey, from: u32, tunnel: bool, now: &Now) -> Result<Statio
 /// [`Reason::DestinationUnknown`], [`Reason::SamePort`], [`Reason::Isolated`].
 #[inline(always)]
 pub fn destination(key: &FdbKey, source: &Station) -> Result<Station, Reason> {
-    let station = read(FDB.get_ptr_mut(key).ok_or(Reason::DestinationUnknown)?);
+    let station = find(key).ok_or(Reason::DestinationUnknown)?;
     if station.target == source.target && station.is_behind_tunnel() == source.is_behind_tunnel() {
         return Err(Reason::SamePort);
     }
@@ -72,6 +77,12 @@ pub fn destination(key: &FdbKey, source: &Station) -> Result<Station, Reason> {
         return Err(Reason::Isolated);
     }
     Ok(station)
+}
+
+/// A station's entry.
+#[inline(always)]
+pub fn find(key: &FdbKey) -> Option<Station> {
+    FDB.get_ptr_mut(key).map(read)
 }
 
 /// Everything forwarding needs of an entry, read at once: the map may give a deleted entry's memory

@@ -7,6 +7,7 @@
 mod counters;
 mod decap;
 mod encap;
+mod events;
 mod fdb;
 mod lease;
 mod maps;

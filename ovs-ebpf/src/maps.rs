@@ -2,12 +2,13 @@
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, HashMap, PerCpuArray},
+    btf_maps::{Array, HashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use ovs_ebpf_common::abi::{
-    Control, FDB_CAPACITY, FdbKey, FdbValue, PORT_CAPACITY, PortValue, Program, ProgramCounters,
-    TUNNEL_CAPACITY, TunnelCounters, TunnelIndexKey, TunnelIndexValue, TunnelValue,
+    Control, EVENTS_SIZE, Event, FDB_CAPACITY, FdbKey, FdbValue, PORT_CAPACITY, PortValue, Program,
+    ProgramCounters, TUNNEL_CAPACITY, TunnelCounters, TunnelIndexKey, TunnelIndexValue,
+    TunnelValue,
 };
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
@@ -40,3 +41,7 @@ pub static COUNTERS: PerCpuArray<ProgramCounters, { Program::ALL.len() }> = PerC
 /// Tunnel id -> traffic.
 #[btf_map(name = "tunnel_counters")]
 pub static TUNNEL_COUNTERS: PerCpuArray<TunnelCounters, TUNNEL_CAPACITY> = PerCpuArray::new();
+
+/// Stations that appear or move, to be read by the daemon.
+#[btf_map(name = "events")]
+pub static EVENTS: RingBuf<Event, EVENTS_SIZE> = RingBuf::new();

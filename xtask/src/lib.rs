@@ -20,3 +20,5 @@ pub mod setup;
 pub mod sudo;
 #[cfg(feature = "cli")]
 pub mod test;
+#[cfg(feature = "cli")]
+mod vm;

@@ -129,6 +129,8 @@ pub struct TunnelIndexKey {
 }
 
 /// Value of `tunnel_index`.
+///
+/// The programs write `next_event` only.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TunnelIndexValue {
@@ -140,12 +142,22 @@ pub struct TunnelIndexValue {
     pub uplink: u32,
     /// VLAN id in host byte order; 0 on a bridge without VLANs.
     pub vlan: u16,
-    /// Zero.
-    pub reserved: u16,
+    /// [`TunnelIndexFlags`].
+    pub flags: u16,
+    /// From when on the tunnel may raise the next event, in nanoseconds of `CLOCK_MONOTONIC`.
+    pub next_event: u64,
+}
+
+/// Bits of [`TunnelIndexValue::flags`].
+pub struct TunnelIndexFlags;
+
+impl TunnelIndexFlags {
+    /// Raise an [`super::Event`] when a station appears behind the tunnel or moves there.
+    pub const EVENTS: u16 = 1 << 0;
 }
 
 const _: () = assert!(size_of::<TunnelPath>() == 112);
 const _: () = assert!(size_of::<TunnelValue>() == 16 + 2 * 112);
 const _: () = assert!(size_of::<TunnelIndexKey>() == 16);
-const _: () = assert!(size_of::<TunnelIndexValue>() == 16);
+const _: () = assert!(size_of::<TunnelIndexValue>() == 24);
 super::pod!(TunnelValue, TunnelIndexKey, TunnelIndexValue);

@@ -4,13 +4,16 @@ use aya_ebpf::{macros::classifier, programs::TcContext};
 use network_types::eth::EthHdr;
 use ovs_ebpf_common::{
     Reason,
-    abi::{FdbKey, Program},
-    wire::frame,
+    abi::Program,
+    wire::frame::{self, Head},
 };
 
 use crate::{
     counters::{self, Verdict},
-    encap, fdb, lease,
+    encap,
+    events::Origin,
+    fdb,
+    lease::{self, Now},
     maps::PORTS,
     packet::Packet,
 };
@@ -26,21 +29,24 @@ pub fn port_ingress(ctx: TcContext) -> i32 {
 #[inline(always)]
 fn forward(packet: &Packet) -> Verdict {
     let now = lease::check(lease::control()?)?;
+    let ifindex = packet.ifindex();
+    let origin = Origin::port(ifindex, PORTS.get_ptr_mut(ifindex).ok_or(Reason::PortUnknown)?);
     packet.pull(frame::MIN_LEN);
     let head = packet.bytes(0).ok_or(Reason::Truncated)?;
     if packet.has_vlan_tag() {
         return Err(Reason::VlanTagged);
     }
-    let frame = frame::parse(&head, packet.len())?;
+    switch(packet, &head, &origin, &now).inspect_err(|&reason| origin.observe(&head, reason, &now))
+}
+
+#[inline(always)]
+fn switch(packet: &Packet, head: &Head, origin: &Origin, now: &Now) -> Verdict {
+    let frame = frame::parse(head, packet.len())?;
     let mut ethernet = [0; EthHdr::LEN];
     ethernet.copy_from_slice(&head[..EthHdr::LEN]);
 
-    let ifindex = packet.ifindex();
-    // SAFETY: a map value, copied at once.
-    let port = unsafe { PORTS.get(ifindex) }.copied().ok_or(Reason::PortUnknown)?;
-    let station = |mac| FdbKey { bridge: port.bridge, vlan: port.vlan, mac };
-    let source = fdb::source(&station(frame.source), ifindex, false, &now)?;
-    let destination = fdb::destination(&station(frame.destination), &source)?;
+    let source = fdb::source(frame.source, origin, now)?;
+    let destination = fdb::destination(&origin.station(frame.destination), &source)?;
 
     if destination.is_behind_tunnel() {
         return encap::send(packet, destination.target, &frame, &ethernet);

@@ -4,13 +4,19 @@ use aya_ebpf::{macros::classifier, programs::TcContext};
 use network_types::eth::EthHdr;
 use ovs_ebpf_common::{
     Reason,
-    abi::{FdbKey, Program},
-    wire::{ecn, frame},
+    abi::{Program, TunnelKind},
+    wire::{
+        ecn,
+        frame::{self, Head},
+    },
 };
 
 use crate::{
     counters::{self, Verdict},
-    decap, fdb, lease,
+    decap,
+    events::Origin,
+    fdb,
+    lease::{self, Now},
     maps::TUNNEL_INDEX,
     packet::Packet,
 };
@@ -29,35 +35,47 @@ fn forward(packet: &Packet) -> Verdict {
     let kind = decap::classify(packet, control)?;
     let now = lease::check(control)?;
     let outer = decap::accept(packet, kind)?;
-    // SAFETY: a map value, copied at once.
-    let tunnel = unsafe { TUNNEL_INDEX.get(outer.key) }.copied().ok_or(Reason::TunnelUnknown)?;
-    if tunnel.uplink != packet.ifindex() {
+    let tunnel = TUNNEL_INDEX.get_ptr_mut(outer.key).ok_or(Reason::TunnelUnknown)?;
+    // SAFETY: a map value, valid until the program ends.
+    if unsafe { (*tunnel).uplink } != packet.ifindex() {
         return Err(Reason::WrongUplink);
     }
+    let origin = Origin::tunnel(tunnel);
+    let head = packet.bytes(kind.header_len()).ok_or(Reason::Truncated)?;
+    switch(packet, kind, outer.tos, &head, &origin, &now)
+        .inspect_err(|&reason| origin.observe(&head, reason, &now))
+}
 
-    let header_len = kind.header_len();
-    let head = packet.bytes(header_len).ok_or(Reason::Truncated)?;
-    let frame_len = packet.len() - header_len as u32;
-    let frame = frame::parse(&head, frame_len)?;
+/// Forwards the inner frame, which begins with `head`.
+#[inline(always)]
+fn switch(
+    packet: &Packet,
+    kind: TunnelKind,
+    outer_tos: u8,
+    head: &Head,
+    origin: &Origin,
+    now: &Now,
+) -> Verdict {
+    let frame_len = packet.len() - kind.header_len() as u32;
+    let frame = frame::parse(head, frame_len)?;
     let mut ethernet = [0; EthHdr::LEN];
     ethernet.copy_from_slice(&head[..EthHdr::LEN]);
 
-    let station = |mac| FdbKey { bridge: tunnel.bridge, vlan: tunnel.vlan, mac };
-    let source = fdb::source(&station(frame.source), tunnel.tunnel, true, &now)?;
-    let destination = fdb::destination(&station(frame.destination), &source)?;
+    let source = fdb::source(frame.source, origin, now)?;
+    let destination = fdb::destination(&origin.station(frame.destination), &source)?;
     if destination.is_behind_tunnel() {
         return Err(Reason::DestinationIsTunnel);
     }
     if destination.may_segment_in_hardware() && packet.gso_size() != 0 {
         return Err(Reason::HardwareGso);
     }
-    if !ecn::keeps_inner(outer.tos, frame.tos) {
+    if !ecn::keeps_inner(outer_tos, frame.tos) {
         return Err(Reason::EcnMark);
     }
     fdb::fits(packet, frame_len - EthHdr::LEN as u32, &destination)?;
 
     let action = decap::deliver(packet, kind, frame.network, &ethernet, &destination)?;
-    if let Some(counters) = counters::of_tunnel(tunnel.tunnel) {
+    if let Some(counters) = counters::of_tunnel(origin.from) {
         counters.rx_packets += 1;
         counters.rx_bytes += u64::from(frame_len);
     }

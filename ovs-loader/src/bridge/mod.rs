@@ -4,4 +4,5 @@
 pub mod linux;
 pub mod model;
 mod netlink;
+pub mod ovs;
 pub mod provision;

@@ -6,6 +6,7 @@
 //! restarts; the next one adopts them in place.
 
 mod attach;
+mod events;
 #[cfg(feature = "log")]
 mod log;
 mod pins;
@@ -14,12 +15,14 @@ mod tables;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use aya::maps::MapError;
 use aya::programs::SchedClassifier;
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use ovs_ebpf_common::abi::{self, Program};
 
 use crate::bridge::model::IfIndex;
 use attach::Attachments;
+pub use events::Events;
 pub use pins::{Error as PinError, Lock, remove_all};
 pub use tables::{Counters, Error as TableError, Tables};
 
@@ -28,8 +31,8 @@ pub use tables::{Counters, Error as TableError, Tables};
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ovs-ebpf.o"));
 
 /// The maps of the object, each pinned under its name.
-const MAPS: [&str; 7] =
-    ["control", "ports", "fdb", "tunnels", "tunnel_index", "counters", "tunnel_counters"];
+const MAPS: [&str; 8] =
+    ["control", "ports", "fdb", "tunnels", "tunnel_index", "counters", "tunnel_counters", "events"];
 
 /// Why the kernel side could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +65,7 @@ pub enum Error {
 pub struct Datapath {
     ebpf: Ebpf,
     tables: Tables,
+    events: Events,
     attachments: Attachments,
     program_ids: BTreeSet<u32>,
     directory: std::path::PathBuf,
@@ -71,7 +75,8 @@ pub struct Datapath {
 
 impl Datapath {
     /// Loads the programs, pins them in the locked directory, and takes over in place what an earlier
-    /// daemon left there: maps with their contents, and attachments, whose programs are replaced.
+    /// daemon left there: maps with their contents, and attachments, whose programs are replaced. To
+    /// be called within a tokio runtime.
     ///
     /// # Errors
     /// See [`Error`]. Nothing that was attached before is detached then.
@@ -96,7 +101,9 @@ impl Datapath {
             attachments.adopt(program, classifier);
         }
         let tables = Tables::take(&mut ebpf)?;
-        Ok(Self { ebpf, tables, attachments, program_ids, directory, _lock: lock })
+        let events = Events::new(tables::take(&mut ebpf, "events")?)
+            .map_err(|error| tables::error("watch", "events")(MapError::IoError(error)))?;
+        Ok(Self { ebpf, tables, events, attachments, program_ids, directory, _lock: lock })
     }
 
     /// The maps.
@@ -108,6 +115,11 @@ impl Datapath {
     /// The maps, to be written.
     pub fn tables_mut(&mut self) -> &mut Tables {
         &mut self.tables
+    }
+
+    /// What the programs tell of.
+    pub fn events(&mut self) -> &mut Events {
+        &mut self.events
     }
 
     /// Attaches the programs to exactly these devices, by ifindex with their names, and detaches them

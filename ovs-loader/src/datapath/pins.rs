@@ -9,8 +9,8 @@ use aya::maps::{MapInfo, MapType};
 use aya::programs::SchedClassifier;
 use nix::fcntl::{Flock, FlockArg};
 use ovs_ebpf_common::abi::{
-    Control, FdbKey, FdbValue, PORT_CAPACITY, PortValue, Program, ProgramCounters, TUNNEL_CAPACITY,
-    TunnelCounters, TunnelIndexKey, TunnelIndexValue, TunnelValue,
+    Control, EVENTS_SIZE, FdbKey, FdbValue, PORT_CAPACITY, PortValue, Program, ProgramCounters,
+    TUNNEL_CAPACITY, TunnelCounters, TunnelIndexKey, TunnelIndexValue, TunnelValue,
 };
 
 use super::version_directory;
@@ -156,6 +156,7 @@ fn incompatible(directory: &Path, fdb_capacity: u32) -> Option<&'static str> {
             size_of::<TunnelCounters>(),
             TUNNEL_CAPACITY,
         ),
+        ("events", MapType::RingBuf, 0, 0, EVENTS_SIZE),
     ];
     expected.into_iter().find_map(|(name, kind, key, value, entries)| {
         let pin = directory.join(name);

@@ -32,7 +32,7 @@ pub enum Error {
     },
 }
 
-fn error(what: &'static str, map: &'static str) -> impl FnOnce(MapError) -> Error {
+pub(super) fn error(what: &'static str, map: &'static str) -> impl FnOnce(MapError) -> Error {
     move |source| match &source {
         MapError::SyscallError(syscall)
             if syscall.io_error.raw_os_error() == Some(nix::libc::E2BIG) =>
@@ -272,7 +272,7 @@ impl Tables {
     }
 }
 
-fn take<M>(ebpf: &mut Ebpf, map: &'static str) -> Result<M, Error>
+pub(super) fn take<M>(ebpf: &mut Ebpf, map: &'static str) -> Result<M, Error>
 where
     M: TryFrom<aya::maps::Map, Error = MapError>,
 {

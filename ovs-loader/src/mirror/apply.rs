@@ -32,13 +32,21 @@ impl Applied {
     /// # Errors
     /// Where a map can't be read.
     pub fn adopt<R: MapReader>(maps: &R) -> Result<Self, R::Error> {
-        let index: BTreeMap<_, _> = maps.tunnel_index()?.into_iter().collect();
+        let index: BTreeMap<_, _> = maps
+            .tunnel_index()?
+            .into_iter()
+            .map(|(key, value)| (key, TunnelIndexValue { next_event: 0, ..value }))
+            .collect();
         let tunnels = index
             .values()
             .map(|value| Ok((value.tunnel, comparable_tunnel(maps.tunnel(value.tunnel)?))))
             .collect::<Result<_, _>>()?;
         Ok(Self {
-            ports: maps.ports()?.into_iter().collect(),
+            ports: maps
+                .ports()?
+                .into_iter()
+                .map(|(ifindex, value)| (ifindex, PortValue { next_event: 0, ..value }))
+                .collect(),
             tunnels,
             index,
             fdb: maps.fdb()?.into_iter().map(|(key, value)| (key, comparable(value))).collect(),

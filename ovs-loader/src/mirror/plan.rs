@@ -145,7 +145,8 @@ impl Plan {
         self.bridges.iter().flat_map(|(&bridge, plan)| {
             plan.ports.iter().filter(|(_, port)| port.why.is_empty() && port.tunnels.is_none()).map(
                 move |(&ifindex, port)| {
-                    (ifindex, PortValue { bridge, flags: 0, vlan: 0 }, port.name.as_str())
+                    let value = PortValue { bridge, ..PortValue::default() };
+                    (ifindex, value, port.name.as_str())
                 },
             )
         })

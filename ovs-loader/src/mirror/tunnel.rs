@@ -105,7 +105,7 @@ pub(super) fn plan_ways(
         way.entry = Some(TunnelEntry {
             id,
             key,
-            index: TunnelIndexValue { tunnel: id, bridge, uplink, vlan: 0, reserved: 0 },
+            index: TunnelIndexValue { tunnel: id, bridge, uplink, ..TunnelIndexValue::default() },
             value: tunnel_value(tunnel, way.path.as_ref(), local, remote, device_mtu),
         });
         way

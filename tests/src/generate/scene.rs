@@ -3,8 +3,9 @@
 use std::collections::btree_map::Entry;
 
 use ovs_ebpf_common::abi::{
-    Control, FdbFlags, FdbKey, FdbValue, OUTER_HEADER_MAX, PortValue, TUNNEL_CAPACITY, TunnelFlags,
-    TunnelIndexKey, TunnelIndexValue, TunnelKind, TunnelPath, TunnelValue, VXLAN_PORTS,
+    Control, FdbFlags, FdbKey, FdbValue, OUTER_HEADER_MAX, PortFlags, PortValue, TUNNEL_CAPACITY,
+    TunnelFlags, TunnelIndexFlags, TunnelIndexKey, TunnelIndexValue, TunnelKind, TunnelPath,
+    TunnelValue, VXLAN_PORTS,
 };
 
 use super::Random;
@@ -74,7 +75,9 @@ impl Scene {
         for device in devices {
             let Domain { bridge, vlan } = domain(random);
             if !random.one_in(12) {
-                let value = PortValue { bridge, vlan, flags: 0 };
+                let flags = if random.one_in(2) { PortFlags::EVENTS } else { 0 };
+                let next_event = next_event(random);
+                let value = PortValue { bridge, vlan, flags, next_event };
                 scene.tables.ports.insert(device.ifindex, value);
             }
         }
@@ -101,7 +104,9 @@ impl Scene {
         for key in paths {
             let uplink = random.of(&self.devices).ifindex;
             let Domain { bridge, vlan } = domain;
-            let value = TunnelIndexValue { tunnel: id, bridge, uplink, vlan, reserved: 0 };
+            let flags = if random.one_in(2) { TunnelIndexFlags::EVENTS } else { 0 };
+            let next_event = next_event(random);
+            let value = TunnelIndexValue { tunnel: id, bridge, uplink, vlan, flags, next_event };
             if let Entry::Vacant(free) = self.tables.tunnel_index.entry(key) {
                 free.insert(value);
                 self.ends.push(End { key, value });
@@ -156,6 +161,11 @@ impl Scene {
         self.tables.fdb.insert(FdbKey { bridge, vlan, mac }, value);
         self.stations.push(Station { domain, mac, value });
     }
+}
+
+/// A time when events may be raised: now, or never.
+fn next_event(random: &mut Random) -> u64 {
+    random.of(&[0, 0, u64::MAX])
 }
 
 fn control(random: &mut Random) -> Control {

@@ -16,7 +16,7 @@ use nix::{
     },
 };
 
-use super::Namespace;
+use super::{Namespace, patience};
 
 /// How long a wanted frame may take.
 const LIMIT: Duration = Duration::from_secs(3);
@@ -55,7 +55,7 @@ impl Capture {
     /// # Errors
     /// When there is none within 3 s.
     pub fn next(&mut self, mut wanted: impl FnMut(&[u8]) -> bool) -> Result<Vec<u8>> {
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + patience(LIMIT);
         let mut frame = vec![0; FRAME];
         while Instant::now() < deadline {
             let Ok(length) = self.0.read(&mut frame) else { continue };

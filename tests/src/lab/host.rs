@@ -6,9 +6,9 @@ use std::{
     path::PathBuf,
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, ensure};
 
-use super::{Encap, KEY, Namespace, registry};
+use super::{Encap, KEY, Namespace, Ovs, registry};
 
 /// MTU of containers: leaves room for the outer headers in the underlay's 1500 bytes.
 const CONTAINER_MTU: u32 = 1450;
@@ -21,6 +21,7 @@ pub struct Host {
     number: u8,
     next_port: u8,
     containers: Vec<Container>,
+    ovs: Option<Ovs>,
 }
 
 /// A container: a namespace with `eth0`, the other end of which is a port of a host's bridge.
@@ -52,7 +53,14 @@ impl Deref for Container {
 impl Host {
     pub(super) fn create(lab: &str, number: u8) -> Result<Self> {
         let namespace = Namespace::create(format!("{lab}-h{number}"))?;
-        Ok(Self { namespace, lab: lab.to_owned(), number, next_port: 1, containers: Vec::new() })
+        Ok(Self {
+            namespace,
+            lab: lab.to_owned(),
+            number,
+            next_port: 1,
+            containers: Vec::new(),
+            ovs: None,
+        })
     }
 
     /// Its address in the underlay, 192.0.2.0/24.
@@ -63,6 +71,24 @@ impl Host {
     /// Its bridge.
     pub fn bridge(&self) -> &'static str {
         "br-ex"
+    }
+
+    /// Its Open vSwitch; `None` where the bridge is a Linux bridge.
+    pub fn ovs(&self) -> Option<&Ovs> {
+        self.ovs.as_ref()
+    }
+
+    /// Its Open vSwitch, to start and end its daemons.
+    pub fn ovs_mut(&mut self) -> Option<&mut Ovs> {
+        self.ovs.as_mut()
+    }
+
+    /// `ovs-vsctl` on a host with Open vSwitch.
+    ///
+    /// # Errors
+    /// With what it said, and where the bridge is a Linux bridge.
+    pub fn vsctl(&self, arguments: &[&str]) -> Result<String> {
+        self.ovs().context("this host has no Open vSwitch")?.vsctl(arguments)
     }
 
     /// Where its daemon pins programs and maps.
@@ -135,6 +161,42 @@ impl Host {
         Ok(())
     }
 
+    /// Starts Open vSwitch and adds `br-ex` with a tunnel to every other of the underlay's addresses,
+    /// as an operator would. `options` are ovs-vsctl's for the tunnels: `options:key=42`.
+    pub(super) fn add_ovs_bridge(
+        &mut self,
+        encap: Encap,
+        options: &[&str],
+        underlays: &[Ipv4Addr],
+    ) -> Result<()> {
+        let rundir = self.files().join("ovs");
+        let ovs = self.ovs.insert(Ovs::start(&self.namespace, rundir)?);
+        ovs.vsctl(&["add-br", "br-ex"])?;
+        self.namespace.try_exec(&["ip", "link", "show", "dev", "br-ex"]).context(
+            "Open vSwitch made no bridge: does this kernel lack the module openvswitch?",
+        )?;
+        let kind = match encap {
+            Encap::Vxlan => "vxlan",
+            Encap::Gre => "gre",
+        };
+        let remotes: Vec<&Ipv4Addr> =
+            underlays.iter().filter(|other| other.octets()[3] != self.number).collect();
+        for remote in &remotes {
+            let port = &format!("{kind}-{}", remote.octets()[3]);
+            let (kind, remote) = (format!("type={kind}"), format!("options:remote_ip={remote}"));
+            let add = ["add-port", "br-ex", port, "--", "set", "interface", port, &kind, &remote];
+            ovs.vsctl(&[&add, options].concat())?;
+            // A full mesh has no loop if tunnels don't forward to one another.
+            if remotes.len() > 1 {
+                ovs.vsctl(&["set", "port", port, "protected=true"])?;
+            }
+        }
+        // What ovs-vswitchd could not do is in the database and nowhere else.
+        let errors = ovs.vsctl(&["--columns=name,error", "find", "interface", "error!=[]"])?;
+        ensure!(errors.is_empty(), "Open vSwitch in {} says:\n{errors}", self.namespace.name());
+        Ok(())
+    }
+
     /// Adds a container: MAC 02:00:00:00:HOST:N, 10.0.0.X/24 and fd00::X/64 with X = HOST·10 + N.
     ///
     /// # Errors
@@ -172,9 +234,13 @@ impl Host {
         let Container { namespace, mac, ipv4, ipv6, port } = &container;
         self.ip(&format!(
             "link add {port} mtu {CONTAINER_MTU} type veth peer name eth0 mtu {CONTAINER_MTU} \
-             address {mac} netns {}\nlink set {port} master br-ex up\n",
+             address {mac} netns {}\nlink set {port} up\n",
             namespace.name()
         ))?;
+        match &self.ovs {
+            Some(ovs) => ovs.vsctl(&["add-port", "br-ex", port]).map(|_| ())?,
+            None => self.ip(&format!("link set {port} master br-ex\n"))?,
+        }
         namespace.ip(&format!(
             "addr add {ipv4}/24 brd + dev eth0\naddr add {ipv6}/64 dev eth0 nodad\n\
              link set eth0 up\nroute add 224.0.0.0/4 dev eth0\n"
@@ -185,6 +251,9 @@ impl Host {
 
     pub(super) fn release_container(&mut self, index: usize) -> Result<Container> {
         let container = self.containers.remove(index);
+        if let Some(ovs) = &self.ovs {
+            ovs.vsctl(&["del-port", "br-ex", &container.port])?;
+        }
         self.ip(&format!("link del {}\n", container.port))?;
         Ok(container)
     }

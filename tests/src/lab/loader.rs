@@ -17,7 +17,7 @@ use nix::{
 };
 use serde_json::Value;
 
-use super::{FastPackets, Host, Namespace};
+use super::{FastPackets, Host, Namespace, wait::patience};
 
 /// How long a daemon may take to answer or to end.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -60,7 +60,7 @@ impl Loader {
     }
 
     /// Starts the [`binary`] and does not wait. Of an argument that is given here the default is left
-    /// out: `--socket`, `--bpffs`.
+    /// out: `--socket`, `--bpffs`, `--ovs-rundir`.
     ///
     /// # Errors
     /// When it can't be started.
@@ -98,6 +98,11 @@ impl Loader {
         if bpffs.is_none() {
             command.arg("--bpffs").arg(host.bpffs());
         }
+        if let Some(ovs) = host.ovs()
+            && given("--ovs-rundir").is_none()
+        {
+            command.arg("--ovs-rundir").arg(ovs.rundir());
+        }
         if let Some(configuration) = configuration {
             let path = directory.join("config.toml");
             fs::write(&path, configuration).context("cannot write the configuration")?;
@@ -122,7 +127,7 @@ impl Loader {
     /// # Errors
     /// With its log, when it ends before or takes longer than 10 s.
     pub fn ready(&mut self) -> Result<()> {
-        let deadline = Instant::now() + LIMIT;
+        let deadline = Instant::now() + patience(LIMIT);
         loop {
             if let Some(status) = self.exit_status()? {
                 bail!("ovs-loader ended ({status}):\n{}", self.log());
@@ -263,7 +268,7 @@ impl Loader {
     /// # Errors
     /// With its log, when it takes longer than `limit`.
     pub fn wait_exit(&mut self, limit: Duration) -> Result<ExitStatus> {
-        let deadline = Instant::now() + limit;
+        let deadline = Instant::now() + patience(limit);
         loop {
             if let Some(status) = self.exit_status()? {
                 return Ok(status);

@@ -1,5 +1,6 @@
 //! Hosts as network namespaces: an underlay, and on each host a bridge `br-ex` with a kernel tunnel
-//! port and containers. All of it is made by `ip` and `bridge`, as an operator would.
+//! port and containers. All of it is made by `ip` and `bridge`, or by `ovs-vsctl` where the bridge is
+//! one of Open vSwitch, as an operator would.
 //!
 //! ```text
 //! container 11        host 1                                 host 2        container 21
@@ -15,11 +16,12 @@ mod fast_packets;
 mod host;
 mod loader;
 mod namespace;
+mod ovs;
 mod registry;
 pub mod traffic;
 mod wait;
 
-use std::net::Ipv4Addr;
+use std::{env, net::Ipv4Addr};
 
 use anyhow::{Context as _, Result};
 
@@ -29,8 +31,9 @@ pub use self::{
     host::{Container, Host},
     loader::{Loader, binary},
     namespace::Namespace,
+    ovs::Ovs,
     registry::remove_kept,
-    wait::wait_until,
+    wait::{patience, wait_until},
 };
 
 /// The tunnels between the bridges.
@@ -41,6 +44,17 @@ pub enum Encap {
     Vxlan,
     /// One gretap port per remote, key 42.
     Gre,
+}
+
+impl Encap {
+    /// `$LAB_ENCAP`, `gre` or `vxlan`, for tests that either does for; VXLAN without it.
+    fn of_this_run() -> Self {
+        match env::var("LAB_ENCAP").as_deref() {
+            Ok("gre") => Self::Gre,
+            Ok("vxlan") | Err(_) => Self::Vxlan,
+            Ok(other) => panic!("LAB_ENCAP is gre or vxlan, not {other}"),
+        }
+    }
 }
 
 /// Key of every tunnel: VNI or GRE key.
@@ -55,12 +69,12 @@ pub struct Lab {
 }
 
 impl Lab {
-    /// One container on each of two hosts, joined by VXLAN.
+    /// One container on each of two hosts, joined by VXLAN, or by what `$LAB_ENCAP` says.
     ///
     /// # Errors
     /// See [`build`](Self::build).
     pub fn pair() -> Result<Self> {
-        Self::build(Encap::Vxlan, &[1, 1])
+        Self::build(Encap::of_this_run(), &[1, 1])
     }
 
     /// Builds a lab with so many containers on each host: `[2, 1]` is two hosts with three
@@ -73,6 +87,26 @@ impl Lab {
     /// With fewer than two hosts or more than 24, or more than 9 containers on one: addresses are
     /// 10.0.0.HOST·10+CONTAINER.
     pub fn build(encap: Encap, containers: &[u8]) -> Result<Self> {
+        Self::with(containers, |host, underlays| host.add_bridge(encap, underlays))
+    }
+
+    /// Builds a lab whose bridges are Open vSwitch's. `options` are those of the tunnels' interfaces
+    /// for ovs-vsctl: `options:key=42`. A tunnel's port is `gre-N` or `vxlan-N` for host N.
+    ///
+    /// # Errors
+    /// Without root, and where Open vSwitch or its kernel module is missing.
+    ///
+    /// # Panics
+    /// See [`build`](Self::build).
+    pub fn build_ovs(encap: Encap, options: &[&str], containers: &[u8]) -> Result<Self> {
+        Self::with(containers, |host, underlays| host.add_ovs_bridge(encap, options, underlays))
+    }
+
+    /// Builds a lab with bridges that `add_bridge` makes, given the underlay's addresses.
+    fn with(
+        containers: &[u8],
+        add_bridge: impl Fn(&mut Host, &[Ipv4Addr]) -> Result<()>,
+    ) -> Result<Self> {
         assert!((2..=24).contains(&containers.len()), "2 to 24 hosts");
         let mut lab = Self { name: registry::register()?, hosts: Vec::new(), kept: false };
         for number in 1..=u8::try_from(containers.len()).expect("at most 24") {
@@ -81,7 +115,7 @@ impl Lab {
         lab.join()?;
         let underlays: Vec<Ipv4Addr> = lab.hosts.iter().map(Host::underlay).collect();
         for (host, count) in lab.hosts.iter_mut().zip(containers) {
-            host.add_bridge(encap, &underlays)?;
+            add_bridge(host, &underlays)?;
             for _ in 0..*count {
                 host.add_container()?;
             }

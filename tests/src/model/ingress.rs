@@ -3,11 +3,12 @@
 use ovs_ebpf_common::{
     Reason,
     abi::{
-        FdbFlags, FdbKey, TUNNEL_CAPACITY, TunnelFlags, TunnelIndexKey, TunnelKind, TunnelValue,
+        EVENT_INTERVAL, FdbFlags, PortFlags, TUNNEL_CAPACITY, TunnelFlags, TunnelIndexFlags,
+        TunnelIndexKey, TunnelKind, TunnelValue,
     },
 };
 
-use super::forwarding::{Place, fits, place};
+use super::forwarding::{Origin, Place, fits, place};
 use super::read::{self, ETHERNET, IP, Overlay, UDP};
 use super::{Forwarded, Model, Received};
 
@@ -19,17 +20,39 @@ impl Model {
         packet: &Received<'_>,
     ) -> Result<Forwarded, Reason> {
         self.lease(now)?;
+        let port = *self.tables.ports.get(&packet.device).ok_or(Reason::PortUnknown)?;
         if packet.frame.len() < ETHERNET + 20 {
             return Err(Reason::Truncated);
         }
         if packet.vlan_tag {
             return Err(Reason::VlanTagged);
         }
+        let origin = Origin {
+            place: Place::Port(packet.device),
+            bridge: port.bridge,
+            vlan: port.vlan,
+            tells: port.flags & PortFlags::EVENTS != 0,
+            next_event: port.next_event,
+        };
+        let outcome = self.switch(now, packet, &origin);
+        if let Err(reason) = &outcome
+            && let Some(event) = self.event(now, &origin, packet.frame, *reason)
+        {
+            self.events.push(event);
+            let port = self.tables.ports.get_mut(&packet.device).expect("read just now");
+            port.next_event = now + EVENT_INTERVAL;
+        }
+        outcome
+    }
+
+    fn switch(
+        &mut self,
+        now: u64,
+        packet: &Received<'_>,
+        origin: &Origin,
+    ) -> Result<Forwarded, Reason> {
         let overlay = read::overlay(packet.frame)?;
-        let port = *self.tables.ports.get(&packet.device).ok_or(Reason::PortUnknown)?;
-        let key = |mac| FdbKey { bridge: port.bridge, vlan: port.vlan, mac };
-        let from = Place::Port(packet.device);
-        let station = self.stations(now, from, key(overlay.source), key(overlay.destination))?;
+        let station = self.stations(now, origin, &overlay)?;
         match place(&station) {
             Place::Tunnel(id) => self.encapsulate(id, packet, &overlay),
             Place::Port(_) => {
@@ -72,29 +95,54 @@ impl Model {
         }
 
         let inner = &frame[outer_len..];
-        let overlay = read::overlay(inner)?;
-        let key = |mac| FdbKey { bridge: tunnel.bridge, vlan: tunnel.vlan, mac };
-        let from = Place::Tunnel(tunnel.tunnel);
-        let station = self.stations(now, from, key(overlay.source), key(overlay.destination))?;
-        if let Place::Tunnel(_) = place(&station) {
-            return Err(Reason::DestinationIsTunnel);
+        let origin = Origin {
+            place: Place::Tunnel(tunnel.tunnel),
+            bridge: tunnel.bridge,
+            vlan: tunnel.vlan,
+            tells: tunnel.flags & TunnelIndexFlags::EVENTS != 0,
+            next_event: tunnel.next_event,
+        };
+        let outcome = self.deliver(now, packet, inner, &origin);
+        if let Err(reason) = &outcome
+            && let Some(event) = self.event(now, &origin, inner, *reason)
+        {
+            self.events.push(event);
+            let tunnel = self.tables.tunnel_index.get_mut(&index).expect("read just now");
+            tunnel.next_event = now + EVENT_INTERVAL;
         }
-        if packet.gso.is_some() && station.flags & FdbFlags::HARDWARE != 0 {
-            return Err(Reason::HardwareGso);
-        }
-        if changes_ecn(frame[IP + 1] % 4, overlay.tos % 4) {
-            return Err(Reason::EcnMark);
-        }
-        fits(&station, packet, inner.len())?;
-        if packet.gso.is_some_and(|gso| !gso.tunnelable) {
-            return Err(Reason::DecapRefused);
-        }
+        outcome?;
         if (tunnel.tunnel as usize) < TUNNEL_CAPACITY {
             let counters = self.tunnel_counters.entry(tunnel.tunnel).or_default();
             counters.rx_packets += 1;
             counters.rx_bytes += inner.len() as u64;
         }
         Ok(Forwarded::exactly(inner))
+    }
+
+    /// Whether the frame that came in a packet from a tunnel is delivered.
+    fn deliver(
+        &mut self,
+        now: u64,
+        packet: &Received<'_>,
+        inner: &[u8],
+        origin: &Origin,
+    ) -> Result<(), Reason> {
+        let overlay = read::overlay(inner)?;
+        let station = self.stations(now, origin, &overlay)?;
+        if let Place::Tunnel(_) = place(&station) {
+            return Err(Reason::DestinationIsTunnel);
+        }
+        if packet.gso.is_some() && station.flags & FdbFlags::HARDWARE != 0 {
+            return Err(Reason::HardwareGso);
+        }
+        if changes_ecn(packet.frame[IP + 1] % 4, overlay.tos % 4) {
+            return Err(Reason::EcnMark);
+        }
+        fits(&station, packet, inner.len())?;
+        if packet.gso.is_some_and(|gso| !gso.tunnelable) {
+            return Err(Reason::DecapRefused);
+        }
+        Ok(())
     }
 
     /// Which encapsulation a packet to this host has.

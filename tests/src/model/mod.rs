@@ -22,7 +22,7 @@ use std::ops::RangeInclusive;
 use ovs_ebpf_common::{
     Reason,
     abi::{
-        Control, FdbKey, FdbValue, PortValue, Program, TunnelCounters, TunnelIndexKey,
+        Control, Event, FdbKey, FdbValue, PortValue, Program, TunnelCounters, TunnelIndexKey,
         TunnelIndexValue, TunnelValue,
     },
 };
@@ -83,17 +83,20 @@ pub struct Forwarded {
 /// Both programs, with their maps.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
-    /// The maps that programs read; they write [`FdbValue::next_revalidation`].
+    /// The maps that programs read. They write [`FdbValue::next_revalidation`], and `next_event` of
+    /// [`PortValue`] and [`TunnelIndexValue`].
     pub tables: Tables,
     /// `tunnel_counters`, by id.
     pub tunnel_counters: BTreeMap<u32, TunnelCounters>,
+    /// What was put into `events`, and not taken out yet.
+    pub events: Vec<Event>,
 }
 
 impl Model {
     /// Nothing counted yet.
     #[must_use]
     pub fn new(tables: Tables) -> Self {
-        Self { tables, tunnel_counters: BTreeMap::new() }
+        Self { tables, ..Self::default() }
     }
 
     /// What becomes of a packet at `now`, in nanoseconds of `CLOCK_MONOTONIC`.

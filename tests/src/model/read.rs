@@ -48,11 +48,16 @@ pub(super) fn overlay(frame: &[u8]) -> Result<Overlay, Reason> {
     };
     Ok(Overlay {
         destination: frame[..6].try_into().expect("six bytes"),
-        source: frame[6..12].try_into().expect("six bytes"),
+        source: source(frame),
         tos,
         ttl,
         headers_of_segments,
     })
+}
+
+/// The source MAC of a frame with an Ethernet header.
+pub(super) fn source(frame: &[u8]) -> [u8; 6] {
+    frame[6..12].try_into().expect("six bytes")
 }
 
 /// A header's 16-bit word.

@@ -5,16 +5,16 @@ use std::process::Command;
 
 use aya::{
     Ebpf, Pod,
-    maps::{Array, HashMap, Map, MapData, PerCpuArray},
+    maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
     programs::SchedClassifier,
 };
 use nix::sched::{CloneFlags, unshare};
 use ovs_ebpf_common::{
     PACKET_REASONS, Reason,
     abi::{
-        Control, FdbFlags, FdbKey, FdbValue, PortValue, Program, ProgramCounters, TunnelCounters,
-        TunnelFlags, TunnelIndexKey, TunnelIndexValue, TunnelKind, TunnelPath, TunnelValue,
-        VXLAN_PORTS,
+        Control, Event, FdbFlags, FdbKey, FdbValue, PortFlags, PortValue, Program, ProgramCounters,
+        TunnelCounters, TunnelFlags, TunnelIndexFlags, TunnelIndexKey, TunnelIndexValue,
+        TunnelKind, TunnelPath, TunnelValue, VXLAN_PORTS,
     },
     wire::outer::{self, Outer},
 };
@@ -75,12 +75,13 @@ pub(crate) struct Observed {
 pub(crate) struct Host {
     ebpf: Ebpf,
     control: Array<MapData, Control>,
-    ports: HashMap<MapData, u32, PortValue>,
-    fdb: HashMap<MapData, FdbKey, FdbValue>,
+    pub(crate) ports: HashMap<MapData, u32, PortValue>,
+    pub(crate) fdb: HashMap<MapData, FdbKey, FdbValue>,
     tunnels: Array<MapData, TunnelValue>,
-    tunnel_index: HashMap<MapData, TunnelIndexKey, TunnelIndexValue>,
+    pub(crate) tunnel_index: HashMap<MapData, TunnelIndexKey, TunnelIndexValue>,
     counters: PerCpuArray<MapData, ProgramCounters>,
     tunnel_counters: PerCpuArray<MapData, TunnelCounters>,
+    events: Option<RingBuf<MapData>>,
     /// By program and CPU, as last read.
     counted: [Vec<ProgramCounters>; Program::ALL.len()],
     /// Ids that [`Self::set_tables`] set.
@@ -117,6 +118,7 @@ impl Host {
             tunnels: map(&mut ebpf, "tunnels"),
             tunnel_index: map(&mut ebpf, "tunnel_index"),
             tunnel_counters: map(&mut ebpf, "tunnel_counters"),
+            events: Some(map(&mut ebpf, "events")),
             counted: Program::ALL.map(|program| per_cpu(&counters, program)),
             counters,
             tunnels_set: Vec::new(),
@@ -165,6 +167,11 @@ impl Host {
         self.fdb.insert(FdbKey { bridge: BRIDGE, vlan: 0, mac }, value, 0).expect("fdb");
     }
 
+    /// Removes a station from the bridge's FDB.
+    pub(crate) fn remove_station(&mut self, mac: [u8; 6]) {
+        self.fdb.remove(&FdbKey { bridge: BRIDGE, vlan: 0, mac }).expect("fdb");
+    }
+
     /// Sets the tunnel.
     pub(crate) fn set_tunnel(&mut self, value: TunnelValue) {
         self.tunnels.set(TUNNEL, value, 0).expect("tunnels");
@@ -180,8 +187,7 @@ impl Host {
             tunnel: TUNNEL,
             bridge: BRIDGE,
             uplink: UPLINK,
-            vlan: 0,
-            reserved: 0,
+            ..TunnelIndexValue::default()
         };
         self.tunnel_index.insert(key, value, 0).expect("tunnel_index");
     }
@@ -201,9 +207,31 @@ impl Host {
         }
     }
 
-    /// A station's entry as it is now.
-    pub(crate) fn station(&self, key: &FdbKey) -> FdbValue {
-        self.fdb.get(key, 0).expect("in the FDB")
+    /// Lets a port and the tunnel raise events, or stops that.
+    pub(crate) fn set_events(&mut self, port: u32, on: bool) {
+        let flags = if on { PortFlags::EVENTS } else { 0 };
+        let value = PortValue { bridge: BRIDGE, flags, ..PortValue::default() };
+        self.ports.insert(port, value, 0).expect("ports");
+        let keys: Vec<_> =
+            self.tunnel_index.keys().collect::<Result<_, _>>().expect("tunnel_index");
+        for key in keys {
+            let value = self.tunnel_index.get(&key, 0).expect("tunnel_index");
+            let flags = if on { TunnelIndexFlags::EVENTS } else { 0 };
+            let value = TunnelIndexValue { flags, next_event: 0, ..value };
+            self.tunnel_index.insert(key, value, 0).expect("tunnel_index");
+        }
+    }
+
+    /// The events raised since this was last asked.
+    pub(crate) fn events(&mut self) -> Vec<Event> {
+        let ring = self.events.as_mut().expect("not taken");
+        let next = || ring.next().map(|record| Event::from_bytes(&record).expect("an event"));
+        std::iter::from_fn(next).collect()
+    }
+
+    /// The ring buffer of events, for another reader.
+    pub(crate) fn take_events(&mut self) -> RingBuf<MapData> {
+        self.events.take().expect("not taken")
     }
 
     /// The tunnel's counters, of all CPUs.

@@ -4,6 +4,7 @@
 mod decap;
 mod differential;
 mod encap;
+mod events;
 mod host;
 mod hostile;
 mod oracle;

@@ -25,11 +25,14 @@ pub enum Purpose {
     Demo,
     /// `cargo xtask test`: the toolchain and what the tests run.
     Test,
+    /// Tests and demo in virtual machines: what makes the machine, and what runs in there besides.
+    Vm,
     /// `cargo xtask fuzz`: the toolchain and the fuzzer.
     Fuzz,
 }
 
-/// Sets the machine up for everything but the fuzzer, which a run of it installs, or with `--check` reports what there is.
+/// Sets the machine up for everything but the fuzzer, which a run of it installs, or with `--check`
+/// reports what there is.
 ///
 /// # Errors
 /// When something is missing that can't be installed, or is missing at all with `--check`.
@@ -39,6 +42,7 @@ pub fn run(args: &SetupArgs) -> Result<()> {
     }
     ensure(Purpose::Demo)?;
     ensure(Purpose::Test)?;
+    ensure(Purpose::Vm)?;
     println!("everything is there; see `cargo xtask setup --check`");
     Ok(())
 }

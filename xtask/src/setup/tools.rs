@@ -20,6 +20,10 @@ pub(super) struct Tool {
 
 const BOTH: &[Purpose] = &[Purpose::Demo, Purpose::Test];
 const TEST: &[Purpose] = &[Purpose::Test];
+const VM: &[Purpose] = &[Purpose::Vm];
+const TEST_AND_VM: &[Purpose] = &[Purpose::Test, Purpose::Vm];
+/// The package, and the service that it brings.
+const OVS: &str = "openvswitch-switch";
 
 pub(super) const TOOLS: &[Tool] = &[
     tool("ip", "iproute2", BOTH, "makes hosts out of network namespaces"),
@@ -31,8 +35,16 @@ pub(super) const TOOLS: &[Tool] = &[
     tool("tcpdump", "tcpdump", TEST, "captures packets on the uplink"),
     tool("ethtool", "ethtool", TEST, "offloads of the test hosts' devices"),
     tool("nft", "nftables", TEST, "firewall rules that a bypass must respect"),
+    tool("ovs-vswitchd", "openvswitch-switch", TEST, "Open vSwitch's daemons and tools"),
     tool("c++", "g++", &[Purpose::Fuzz], "builds the fuzzer's own part"),
     tool("iptables", "iptables", TEST, "firewall rules that a bypass must respect"),
+    tool("qemu-system-x86_64", "qemu-system-x86", VM, "runs kernels that this machine has not"),
+    tool("busybox", "busybox-static", TEST_AND_VM, "starts the virtual machine"),
+    tool("depmod", "kmod", VM, "finds the modules of the virtual machine's kernel"),
+    tool("setpriv", "util-linux", VM, "ends the virtual machine with what has started it"),
+    tool("ovsdb-server", "openvswitch-common", VM, "Open vSwitch in the virtual machine"),
+    tool("ovs-vswitchd", OVS, VM, "Open vSwitch in the virtual machine"),
+    tool("ovs-vsctl", OVS, VM, "Open vSwitch in the virtual machine"),
 ];
 
 const fn tool(
@@ -71,7 +83,11 @@ pub(super) fn ensure(purpose: Purpose) -> Result<()> {
         eprintln!("{} is missing: {}", tool.program, tool.why);
     }
     if apt::is_here() {
-        apt::install(&packages(&missing))?;
+        let packages = packages(&missing);
+        apt::install(&packages)?;
+        if packages.iter().any(|package| package == OVS) {
+            apt::disable(OVS)?;
+        }
     }
     let still: Vec<&str> =
         missing.iter().filter(|tool| tool.find().is_none()).map(|tool| tool.program).collect();

@@ -21,10 +21,13 @@ pub(super) enum Tier {
     Loader,
     /// Programs on the running kernel and hosts in network namespaces, as root and one at a time.
     Kernel,
+    /// Beside the kernel modules that this machine may lack: in a virtual machine only.
+    Vm,
 }
 
 impl Tier {
-    pub(super) const ALL: [Self; 3] = [Self::Host, Self::Loader, Self::Kernel];
+    /// Those that run on this machine.
+    pub(super) const LOCAL: [Self; 3] = [Self::Host, Self::Loader, Self::Kernel];
 }
 
 impl fmt::Display for Tier {
@@ -33,6 +36,7 @@ impl fmt::Display for Tier {
             Self::Host => "host",
             Self::Loader => "loader",
             Self::Kernel => "kernel and namespaces",
+            Self::Vm => "virtual machine",
         })
     }
 }
@@ -42,6 +46,7 @@ impl fmt::Display for Tier {
 pub(super) struct Binary {
     /// Package and target, for people.
     pub(super) name: String,
+    pub(super) target: String,
     pub(super) package_dir: PathBuf,
     pub(super) executable: PathBuf,
     integration: bool,
@@ -51,6 +56,7 @@ impl Binary {
     pub(super) fn tier(&self) -> Tier {
         let package = self.package_dir.file_name().and_then(|name| name.to_str());
         match package {
+            Some("tests") if self.target == "vm" => Tier::Vm,
             Some("tests") => Tier::Kernel,
             Some("ovs-loader") if self.integration => Tier::Kernel,
             Some("ovs-loader") => Tier::Loader,
@@ -60,7 +66,7 @@ impl Binary {
 
     /// Whether it runs hosts in network namespaces, for minutes.
     pub(super) fn is_long(&self) -> bool {
-        self.tier() == Tier::Kernel && self.name.contains(" netns ")
+        self.tier() == Tier::Kernel && self.target == "netns"
     }
 }
 
@@ -140,6 +146,7 @@ fn parse(line: &str) -> Result<Option<Binary>> {
     let kind = target.kind.join(",");
     Ok(Some(Binary {
         name: format!("{package} {} ({kind})", target.name),
+        target: target.name,
         integration: kind == "test",
         package_dir,
         executable,
@@ -151,10 +158,14 @@ mod tests {
     use super::*;
 
     fn artifact(dir: &str, kind: &str, test: bool) -> Option<Binary> {
+        named("x", dir, kind, test)
+    }
+
+    fn named(name: &str, dir: &str, kind: &str, test: bool) -> Option<Binary> {
         let executable = if test { "\"/t/x\"" } else { "null" };
         parse(&format!(
             r#"{{"reason":"compiler-artifact","package_id":"p","manifest_path":"/w/{dir}/Cargo.toml",
-            "target":{{"kind":["{kind}"],"name":"x"}},"profile":{{"test":{test}}},
+            "target":{{"kind":["{kind}"],"name":"{name}"}},"profile":{{"test":{test}}},
             "executable":{executable},"fresh":true}}"#
         ))
         .unwrap()
@@ -177,5 +188,6 @@ mod tests {
         assert_eq!(artifact("ovs-loader", "test", true).unwrap().tier(), Tier::Kernel);
         assert_eq!(artifact("tests", "lib", true).unwrap().tier(), Tier::Kernel);
         assert_eq!(artifact("tests", "test", true).unwrap().tier(), Tier::Kernel);
+        assert_eq!(named("vm", "tests", "test", true).unwrap().tier(), Tier::Vm);
     }
 }

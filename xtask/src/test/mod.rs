@@ -3,6 +3,7 @@
 mod binaries;
 pub mod differential;
 mod tally;
+mod vm;
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -16,6 +17,7 @@ use clap::Args;
 use self::{
     binaries::{Binary, Tier},
     tally::Tally,
+    vm::Kernels,
 };
 use crate::{
     ebpf, progress,
@@ -26,9 +28,12 @@ use crate::{
 /// Arguments of `cargo xtask test`.
 #[derive(Args)]
 pub struct TestArgs {
-    /// Leave out the tests on hosts in network namespaces, which take minutes
-    #[arg(long)]
+    /// Leave out the tests on hosts in network namespaces and virtual machines, which take minutes
+    #[arg(long, conflicts_with = "vm")]
     quick: bool,
+    /// Run only the tests in virtual machines, with this kernel
+    #[arg(long, value_name = "KERNEL", num_args = 0..=1, default_missing_value = "all")]
+    vm: Option<Kernels>,
     /// Run only tests whose name contains this
     filter: Option<String>,
 }
@@ -39,12 +44,27 @@ pub struct TestArgs {
 /// When set-up or building fails, a test fails, or no test matches the filter.
 pub fn run(args: &TestArgs) -> Result<()> {
     setup::ensure(Purpose::Test)?;
+    if !args.quick {
+        setup::ensure(Purpose::Vm)?;
+    }
     build()?;
     let binaries = binaries::build(&[])?;
-    sudo::authenticate("for network namespaces and BPF programs")?;
 
     let mut total = Tally::default();
-    for tier in Tier::ALL {
+    if args.vm.is_none() {
+        sudo::authenticate("for network namespaces and BPF programs")?;
+        total.add(run_here(&binaries, args)?);
+    }
+    if !args.quick {
+        total.add(run_in_machines(&binaries, args)?);
+    }
+    conclude(&total)
+}
+
+/// Runs the tiers that run on this machine.
+fn run_here(binaries: &[Binary], args: &TestArgs) -> Result<Tally> {
+    let mut total = Tally::default();
+    for tier in Tier::LOCAL {
         let started = Instant::now();
         let mut sum = Tally::default();
         println!("\n== {tier}");
@@ -61,7 +81,24 @@ pub fn run(args: &TestArgs) -> Result<()> {
         println!("== {tier}: {sum} in {:.1} s", started.elapsed().as_secs_f64());
         total.add(sum);
     }
+    Ok(total)
+}
 
+/// Runs the tests in virtual machines, one machine after the other.
+fn run_in_machines(binaries: &[Binary], args: &TestArgs) -> Result<Tally> {
+    let mut total = Tally::default();
+    for series in args.vm.unwrap_or(Kernels::All).series() {
+        let started = Instant::now();
+        println!("\n== {} with Linux {series}", Tier::Vm);
+        let sum = vm::run(*series, binaries, args.filter.as_deref())?;
+        println!("== Linux {series}: {sum} in {:.1} s", started.elapsed().as_secs_f64());
+        total.add(sum);
+    }
+    Ok(total)
+}
+
+/// Prints what the tests have come to.
+fn conclude(total: &Tally) -> Result<()> {
     println!();
     for name in &total.failures {
         println!("FAILED {name}");
@@ -97,7 +134,7 @@ fn cargo() -> Command {
 fn run_binary(binary: &Binary, args: &TestArgs) -> Result<Tally> {
     let mut command = match binary.tier() {
         Tier::Host => Command::new(&binary.executable),
-        Tier::Loader | Tier::Kernel => sudo::command(&binary.executable),
+        Tier::Loader | Tier::Kernel | Tier::Vm => sudo::command(&binary.executable),
     };
     if binary.tier() == Tier::Kernel {
         // They share names of the machine: namespaces, bpffs directories, counters.

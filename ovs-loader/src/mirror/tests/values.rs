@@ -27,7 +27,7 @@ fn accelerated_ports_but_no_tunnels_are_in_the_ports_map() {
     let mut host = Host::new();
     let ports =
         |host: &Host| host.plan().ports().map(|(i, value, _)| (i, value)).collect::<Vec<_>>();
-    let value = PortValue { bridge: BRIDGE, flags: 0, vlan: 0 };
+    let value = PortValue { bridge: BRIDGE, ..PortValue::default() };
     assert_eq!(ports(&host), [(VETH, value), (NIC, value)]);
     host.port(VETH).up = false;
     assert_eq!(ports(&host), [(NIC, value)]);

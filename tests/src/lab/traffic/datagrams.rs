@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use nix::sys::socket::{setsockopt, sockopt};
 
-use crate::lab::Namespace;
+use crate::lab::{Namespace, patience};
 
 /// How long a datagram may take.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -35,7 +35,7 @@ impl Datagrams {
         };
         let bind = |address: SocketAddr| UdpSocket::bind(address).context("cannot bind");
         let incoming = receiver.run_in(|| bind(SocketAddr::from((address, 0))))?;
-        incoming.set_read_timeout(Some(LIMIT)).context("cannot set a time limit")?;
+        incoming.set_read_timeout(Some(patience(LIMIT))).context("cannot set a time limit")?;
         let outgoing = from.run_in(|| bind(unspecified.parse().expect("an address")))?;
         setsockopt(&incoming, sockopt::RcvBufForce, &BUFFER).context("a receive buffer")?;
         setsockopt(&outgoing, sockopt::SndBufForce, &BUFFER).context("a send buffer")?;

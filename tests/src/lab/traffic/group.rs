@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::lab::{Container, Namespace};
+use crate::lab::{Container, Namespace, patience};
 
 /// How long a datagram may take.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -33,7 +33,7 @@ pub fn reaches(from: &Container, to: &Container, group: Ipv4Addr) -> Result<bool
 
 fn receiver(group: Ipv4Addr, interface: Ipv4Addr) -> Result<UdpSocket> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).context("cannot bind")?;
-    socket.set_read_timeout(Some(LIMIT)).context("cannot set a time limit")?;
+    socket.set_read_timeout(Some(patience(LIMIT))).context("cannot set a time limit")?;
     if group.is_multicast() {
         socket.join_multicast_v4(&group, &interface).context("cannot join the group")?;
     }

@@ -4,7 +4,10 @@ use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context as _, Result};
 
-use crate::lab::Namespace;
+use crate::lab::{Namespace, patience};
+
+/// How long the last reply may take.
+const LIMIT: Duration = Duration::from_secs(1);
 
 /// What became of echo requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +38,9 @@ pub fn ping(
 ) -> Result<Ping> {
     let (to, count, size) = (to.into().to_string(), count.to_string(), size.to_string());
     let interval = interval.as_secs_f64().to_string();
+    let limit = patience(LIMIT).as_secs().to_string();
     let mut command = from.command("ping");
-    command.args(["-n", "-q", "-W", "1", "-c", &count, "-s", &size, "-i", &interval, &to]);
+    command.args(["-n", "-q", "-W", &limit, "-c", &count, "-s", &size, "-i", &interval, &to]);
     let output = command.env("LC_ALL", "C").output().context("cannot start ping")?;
     let stdout = String::from_utf8_lossy(&output.stdout);
     // ping's status is 1 when replies are missing, and 2 for every other trouble.

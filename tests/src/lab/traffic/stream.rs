@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-use crate::lab::Namespace;
+use crate::lab::{Namespace, patience};
 
 /// How long packets may be on their way after the last was sent.
 const TAIL: Duration = Duration::from_millis(500);
@@ -172,7 +172,7 @@ fn receive(socket: &UdpSocket, sent_all: &AtomicBool, arrived: &AtomicU64) -> Re
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error).context("cannot receive"),
         }
-        if sent_all.load(Ordering::Acquire) && now > *end.get_or_insert(now + TAIL) {
+        if sent_all.load(Ordering::Acquire) && now > *end.get_or_insert(now + patience(TAIL)) {
             return Ok(received);
         }
     }

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::lab::Namespace;
+use crate::lab::{Namespace, patience};
 
 /// How long the connection may stand still.
 const STALL: Duration = Duration::from_secs(20);
@@ -38,9 +38,9 @@ pub fn transfer(from: &Namespace, to: (&Namespace, IpAddr), bytes: u64) -> Resul
 }
 
 fn send(address: SocketAddr, bytes: u64) -> Result<Digest> {
-    let mut stream = TcpStream::connect_timeout(&address, STALL)
+    let mut stream = TcpStream::connect_timeout(&address, patience(STALL))
         .with_context(|| format!("cannot connect to {address}"))?;
-    stream.set_write_timeout(Some(STALL)).context("cannot set a time limit")?;
+    stream.set_write_timeout(Some(patience(STALL))).context("cannot set a time limit")?;
     let mut random = Random(bytes ^ 0x9e37_79b9_7f4a_7c15);
     let (mut digest, mut chunk) = (Digest::default(), vec![0; CHUNK]);
     let mut left = bytes;
@@ -56,7 +56,7 @@ fn send(address: SocketAddr, bytes: u64) -> Result<Digest> {
 
 fn receive(listener: &TcpListener) -> Result<Digest> {
     let mut stream = accept(listener)?;
-    stream.set_read_timeout(Some(STALL)).context("cannot set a time limit")?;
+    stream.set_read_timeout(Some(patience(STALL))).context("cannot set a time limit")?;
     let (mut digest, mut chunk) = (Digest::default(), vec![0; CHUNK]);
     loop {
         match stream.read(&mut chunk).context("cannot receive")? {
@@ -73,7 +73,7 @@ fn accept(listener: &TcpListener) -> Result<TcpStream> {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
     let mut ready = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
-    let limit = PollTimeout::try_from(STALL).expect("a short time");
+    let limit = PollTimeout::try_from(patience(STALL)).expect("a short time");
     ensure!(poll(&mut ready, limit).context("cannot poll")? > 0, "nobody connects");
     Ok(listener.accept().context("cannot accept")?.0)
 }

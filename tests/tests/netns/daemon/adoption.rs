@@ -24,7 +24,7 @@ fn version(bpffs: &Path) -> PathBuf {
 
 /// The pinned maps' ids by name.
 fn maps(bpffs: &Path) -> Result<BTreeMap<String, u32>> {
-    ["control", "ports", "fdb", "tunnels", "tunnel_index", "counters", "tunnel_counters"]
+    ["control", "ports", "fdb", "tunnels", "tunnel_index", "counters", "tunnel_counters", "events"]
         .into_iter()
         .map(|name| Ok((name.to_owned(), MapInfo::from_pin(version(bpffs).join(name))?.id())))
         .collect()

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use nix::time::{ClockId, clock_gettime};
 use ovs_ebpf_common::{
     Reason,
-    abi::{Program, TUNNEL_CAPACITY, TunnelCounters},
+    abi::{PortValue, Program, TUNNEL_CAPACITY, TunnelCounters, TunnelIndexKey, TunnelIndexValue},
 };
 use ovs_ebpf_tests::{
     generate::Arrival,
@@ -80,6 +80,8 @@ pub(super) struct Both<'a> {
     tables: Tables,
     /// What had been counted by then.
     counted: BTreeMap<u32, TunnelCounters>,
+    /// How many events were told.
+    pub(super) told: usize,
 }
 
 impl<'a> Both<'a> {
@@ -88,7 +90,7 @@ impl<'a> Both<'a> {
         let exists = |id: &&u32| **id < TUNNEL_CAPACITY as u32;
         let ids = tables.tunnels.keys().filter(exists);
         let counted = ids.map(|id| (*id, host.tunnel_counters_of(*id))).collect();
-        Self { host, model: Model::new(tables.clone()), tables: tables.clone(), counted }
+        Self { host, model: Model::new(tables.clone()), tables: tables.clone(), counted, told: 0 }
     }
 
     /// Runs both. Gives the outcome they agree on; the error says how they differ.
@@ -120,11 +122,54 @@ impl<'a> Both<'a> {
                 outcome.frame, left
             ));
         }
+        let (events, expected) = (self.host.events(), std::mem::take(&mut self.model.events));
+        if events != expected {
+            return Err(format!("told of {events:02x?}; the model says {expected:02x?}"));
+        }
+        if !expected.is_empty() {
+            self.told += expected.len();
+            self.end_silence()?;
+        }
         Ok(reason)
+    }
+
+    /// Lets who has just raised an event raise the next, so that none depends on the time: 20 ms are
+    /// many frames or none, on a busy machine.
+    fn end_silence(&mut self) -> Result<(), String> {
+        let Self { host, model, tables, .. } = self;
+        macro_rules! end {
+            ($map:ident) => {
+                for (key, entry) in &mut model.tables.$map {
+                    let before = tables.$map[key];
+                    if *entry != before {
+                        let seen = host.$map.get(key, 0).expect("an entry").next_event;
+                        if seen == before.next_event || seen.abs_diff(entry.next_event) > NEAR {
+                            let expected = entry.next_event;
+                            return Err(format!("silent to {seen}; the model says {expected}"));
+                        }
+                        *entry = before;
+                        host.$map.insert(key, before, 0).expect("an entry");
+                    }
+                }
+            };
+        }
+        end!(ports);
+        end!(tunnel_index);
+        Ok(())
     }
 
     /// Compares what is left in the maps.
     pub(super) fn settle(self) -> Result<(), String> {
+        let Tables { ports, tunnel_index, .. } = &self.model.tables;
+        let same = |(ifindex, port): (&u32, &PortValue)| {
+            self.host.ports.get(ifindex, 0).is_ok_and(|seen| seen == *port)
+        };
+        let same_tunnel = |(key, tunnel): (&TunnelIndexKey, &TunnelIndexValue)| {
+            self.host.tunnel_index.get(key, 0).is_ok_and(|seen| seen == *tunnel)
+        };
+        if !ports.iter().all(same) || !tunnel_index.iter().all(same_tunnel) {
+            return Err("silent without an event".to_owned());
+        }
         for (id, before) in &self.counted {
             let seen = since(self.host.tunnel_counters_of(*id), *before);
             let expected = self.model.tunnel_counters.get(id).copied().unwrap_or_default();
@@ -133,7 +178,7 @@ impl<'a> Both<'a> {
             }
         }
         for (key, expected) in &self.model.tables.fdb {
-            let (seen, expected) = (self.host.station(key), *expected);
+            let seen = self.host.fdb.get(key, 0).expect("in the FDB");
             let (seen, expected) = (seen.next_revalidation, expected.next_revalidation);
             let written = |deadline| deadline != self.tables.fdb[key].next_revalidation;
             if written(seen) != written(expected) || seen.abs_diff(expected) > NEAR {

@@ -1,5 +1,6 @@
 //! The model and the loaded programs get the same tables and the same frames: verdict, reason, the
-//! whole frame that leaves, what is counted and what is written to the maps have to be the same.
+//! whole frame that leaves, what is counted, what is told and what is written to the maps have to be
+//! the same.
 //!
 //! `cargo xtask differential --seed N --frames N` runs it on any seed and for any length; so do the
 //! environment's `OVS_EBPF_SEED` and `OVS_EBPF_FRAMES`. A frame that makes a difference is printed,
@@ -13,6 +14,7 @@
 //! - a VLAN tag in metadata, a frame that ends before its IP header does, and one beyond a page, so
 //!   that an outer length may exceed 65,535: in `wire.rs`;
 //! - a lease that ends between two frames: in `netns`, where a daemon is killed;
+//! - how long a port is silent after an event: in `events.rs`;
 //! - programs that race on several CPUs: nowhere yet.
 
 mod compare;
@@ -91,6 +93,7 @@ fn scene(host: &mut Host, seed: u64, count: usize, outcomes: &mut Outcomes) -> R
         let outcome = both.run(program, &arrival)?;
         outcomes.count(program, outcome);
     }
+    outcomes.told += both.told;
     both.settle()
 }
 
@@ -135,6 +138,11 @@ impl Case {
         for _ in 0..at {
             // The outcome does not matter here, what it leaves in the tables does.
             let _outcome = model.run(program, now(), &received(&arrival));
+            if !std::mem::take(&mut model.events).is_empty() {
+                // As between the frames of a scene.
+                model.tables.ports.clone_from(&traffic.scene.tables.ports);
+                model.tables.tunnel_index.clone_from(&traffic.scene.tables.tunnel_index);
+            }
             program = next(&mut traffic, &mut arrival);
         }
         Self { tables: model.tables, program, arrival }

@@ -56,13 +56,16 @@ const REASONS: [(Program, &[Reason]); 2] = [
     ),
 ];
 
-/// How many frames met which fate.
+/// How many frames met which fate, and how many events they raised.
 #[derive(Default)]
-pub(super) struct Outcomes(BTreeMap<(u32, Option<Reason>), usize>);
+pub(super) struct Outcomes {
+    fates: BTreeMap<(u32, Option<Reason>), usize>,
+    pub(super) told: usize,
+}
 
 impl Outcomes {
     pub(super) fn count(&mut self, program: Program, reason: Option<Reason>) {
-        *self.0.entry((program as u32, reason)).or_default() += 1;
+        *self.fates.entry((program as u32, reason)).or_default() += 1;
     }
 
     /// A reason that no frame has, or hardly any, is one that nothing was tried of.
@@ -72,11 +75,14 @@ impl Outcomes {
             let reasons = reasons.iter().map(|reason| (Some(*reason), frames / 10_000));
             // Of what is forwarded every byte is compared: that should be much.
             for (reason, least) in reasons.chain([(None, frames / 20)]) {
-                let count = self.0.get(&(program as u32, reason)).copied().unwrap_or(0);
+                let count = self.fates.get(&(program as u32, reason)).copied().unwrap_or(0);
                 if count < least {
                     rare.push(format!("{} {reason:?}: {count} of {frames}", program.name()));
                 }
             }
+        }
+        if self.told < frames / 100 {
+            rare.push(format!("events: {} of {frames}", self.told));
         }
         assert!(rare.is_empty(), "too rare:\n{}", rare.join("\n"));
     }
@@ -84,11 +90,11 @@ impl Outcomes {
 
 impl fmt::Display for Outcomes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for ((program, reason), count) in &self.0 {
+        for ((program, reason), count) in &self.fates {
             let program = Program::ALL[*program as usize].name();
             let fate = reason.map_or("forwarded", Reason::name);
             writeln!(f, "{program:>14} {fate:<20} {count:>8}")?;
         }
-        Ok(())
+        writeln!(f, "{:>35} {:>8}", "events", self.told)
     }
 }

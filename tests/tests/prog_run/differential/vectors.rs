@@ -70,8 +70,12 @@ fn send(tunnel: &Tunnel, frame: &[u8]) -> Result<Forwarded, Reason> {
 }
 
 fn receive(tunnel: &Tunnel, frame: &[u8]) -> Result<Forwarded, Reason> {
-    let index =
-        TunnelIndexValue { tunnel: TUNNEL, bridge: BRIDGE, uplink: UPLINK, vlan: 0, reserved: 0 };
+    let index = TunnelIndexValue {
+        tunnel: TUNNEL,
+        bridge: BRIDGE,
+        uplink: UPLINK,
+        ..TunnelIndexValue::default()
+    };
     let mut tables = tables([(SENDER, behind_tunnel()), (RECEIVER, at_port(PORT))]);
     tables.tunnel_index.insert(receiver_key(tunnel), index);
     let for_host = frame.starts_with(&tunnel.next_hop_mac);

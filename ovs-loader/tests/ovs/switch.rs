@@ -1,0 +1,119 @@
+//! An Open vSwitch in a directory of its own.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
+
+/// How long a daemon has to start or end.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// ovsdb-server, and ovs-vswitchd where it is started. Both end with it.
+pub(crate) struct Switch {
+    directory: tempfile::TempDir,
+    database: Option<Child>,
+    vswitchd: Option<Child>,
+}
+
+impl Switch {
+    /// With a database that has its one row of Open_vSwitch, and no ovs-vswitchd.
+    pub(crate) fn database_only() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let mut this = Self { directory, database: None, vswitchd: None };
+        let conf = this.rundir().join("conf.db");
+        run(Command::new("ovsdb-tool").arg("create").arg(&conf).arg(SCHEMA));
+        this.start_database();
+        this.vsctl("--no-wait init");
+        this
+    }
+
+    /// With an ovs-vswitchd on the dummy datapath.
+    pub(crate) fn new() -> Self {
+        let mut this = Self::database_only();
+        this.start_vswitchd();
+        this
+    }
+
+    /// Where the sockets are.
+    pub(crate) fn rundir(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Starts ovsdb-server.
+    pub(crate) fn start_database(&mut self) {
+        let socket = self.rundir().join("db.sock");
+        let mut command = Command::new("ovsdb-server");
+        command.arg(self.rundir().join("conf.db"));
+        command.arg(format!("--remote=punix:{}", socket.display()));
+        command.arg(format!("--unixctl={}", self.rundir().join("ovsdb-server.ctl").display()));
+        self.database = Some(self.start(command));
+        await_file(&socket);
+    }
+
+    /// Starts ovs-vswitchd.
+    pub(crate) fn start_vswitchd(&mut self) {
+        let pid_file = self.pid_file();
+        let mut command = Command::new("ovs-vswitchd");
+        command.arg(format!("unix:{}", self.rundir().join("db.sock").display()));
+        command.args(["--enable-dummy=override", "--disable-system"]);
+        command.arg(format!("--pidfile={}", pid_file.display()));
+        self.vswitchd = Some(self.start(command));
+        await_file(&pid_file);
+    }
+
+    /// Runs ovs-vsctl with these words.
+    pub(crate) fn vsctl(&self, words: &str) -> String {
+        run(self.tool("ovs-vsctl").args(words.split_whitespace()))
+    }
+
+    /// Runs ovs-appctl with these words.
+    pub(crate) fn appctl(&self, words: &str) -> String {
+        run(self.tool("ovs-appctl").args(words.split_whitespace()))
+    }
+
+    fn tool(&self, name: &str) -> Command {
+        let mut command = Command::new(name);
+        command.env("OVS_RUNDIR", self.rundir()).env("OVS_DBDIR", self.rundir());
+        command
+    }
+
+    fn start(&self, mut command: Command) -> Child {
+        command.env("OVS_RUNDIR", self.rundir()).env("OVS_DBDIR", self.rundir());
+        command.args(["--no-chdir", "-vconsole:off"]).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+    }
+
+    fn pid_file(&self) -> PathBuf {
+        self.rundir().join("ovs-vswitchd.pid")
+    }
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        end(self.vswitchd.take());
+        end(self.database.take());
+    }
+}
+
+fn end(child: Option<Child>) {
+    if let Some(mut child) = child {
+        child.kill().and_then(|()| child.wait()).expect("a daemon that ends");
+    }
+}
+
+fn await_file(path: &Path) {
+    let deadline = Instant::now() + DEADLINE;
+    while !path.exists() {
+        assert!(Instant::now() < deadline, "{} does not appear", path.display());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Runs a command that must succeed, and gives what it printed.
+fn run(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{command:?}: {}", text(&output.stderr));
+    text(&output.stdout)
+}

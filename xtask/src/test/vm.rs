@@ -1,0 +1,144 @@
+//! The tests that run in virtual machines, with kernels that this machine may not have.
+
+use std::{
+    io::{self, Write as _},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::ValueEnum;
+
+use super::{
+    binaries::{Binary, Tier},
+    tally::Tally,
+};
+use crate::vm::{Job, Machine, Series};
+
+/// Tests of the Linux bridge that run there too, with GRE in place of VXLAN. They are few: the
+/// machine is emulated.
+const LINUX_BRIDGE: &[&str] = &[];
+/// The target that they are in.
+const NETNS: &str = "netns";
+/// How much longer than on a machine of its own anything may take there.
+const PATIENCE: u32 = 6;
+
+/// Kernels to test on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Kernels {
+    /// Linux 6.1
+    #[value(name = "6.1")]
+    V6_1,
+    /// Linux 6.12
+    #[value(name = "6.12")]
+    V6_12,
+    /// Both
+    All,
+}
+
+impl Kernels {
+    pub(super) fn series(self) -> &'static [Series] {
+        match self {
+            Self::V6_1 => &[Series::V6_1],
+            Self::V6_12 => &[Series::V6_12],
+            Self::All => &[Series::V6_12, Series::V6_1],
+        }
+    }
+}
+
+/// Boots a kernel and runs every test there that is meant for it and whose name contains the filter.
+///
+/// # Errors
+/// When the tests can't be listed. What goes wrong in the machine is a failure in the tally.
+pub(super) fn run(series: Series, binaries: &[Binary], filter: Option<&str>) -> Result<Tally> {
+    let mut names = Vec::new();
+    let mut jobs = Vec::new();
+    for binary in binaries {
+        let tests = chosen(binary, filter)?;
+        if !tests.is_empty() {
+            names.push(format!("Linux {series}, {}", binary.name));
+            jobs.push(job(binary, tests));
+        }
+    }
+    let mut tally = Tally::default();
+    if jobs.is_empty() {
+        return Ok(tally);
+    }
+    let mut machine = Machine::boot(series, &jobs);
+    for name in names {
+        println!("-- {name}");
+        let mut output = Vec::new();
+        let status = match &mut machine {
+            Ok(machine) => machine.next_status(|bytes| {
+                output.extend_from_slice(bytes);
+                io::stdout().write_all(bytes)?;
+                io::stdout().flush()
+            }),
+            Err(_) => Ok(-1),
+        };
+        if let Err(error) = machine.as_ref().map(|_| ()).and(status.as_ref().map(|_| ())) {
+            println!("\nthe virtual machine: {error:#}");
+        }
+        let output = String::from_utf8_lossy(&output);
+        tally.add(Tally::of(&name, &output, matches!(status, Ok(0))));
+        if let Err(error) = status {
+            machine = Err(error.context("it ended in an earlier test"));
+        }
+    }
+    Ok(tally)
+}
+
+/// The tests of a program that run in the machine.
+fn chosen(binary: &Binary, filter: Option<&str>) -> Result<Vec<String>> {
+    let mut tests = if binary.tier() == Tier::Vm {
+        list(binary)?
+    } else if binary.target == NETNS {
+        let all = list(binary)?;
+        for name in LINUX_BRIDGE {
+            ensure!(all.iter().any(|test| test == name), "{} has no test {name}", binary.name);
+        }
+        LINUX_BRIDGE.iter().map(|name| (*name).to_owned()).collect()
+    } else {
+        Vec::new()
+    };
+    tests.retain(|test| filter.is_none_or(|filter| test.contains(filter)));
+    Ok(tests)
+}
+
+/// The names of a program's tests.
+fn list(binary: &Binary) -> Result<Vec<String>> {
+    let output = Command::new(&binary.executable).args(["--list", "--format", "terse"]).output();
+    let output = output.with_context(|| format!("cannot start the tests of {}", binary.name))?;
+    if !output.status.success() {
+        bail!("cannot list the tests of {}: {}", binary.name, output.status);
+    }
+    Ok(parse_list(&String::from_utf8_lossy(&output.stdout)))
+}
+
+/// Reads lines like `module::name: test`.
+fn parse_list(output: &str) -> Vec<String> {
+    output.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect()
+}
+
+fn job(binary: &Binary, tests: Vec<String>) -> Job {
+    let mut words = vec![binary.executable.to_string_lossy().into_owned()];
+    // Its stdout is a serial port: a terminal, it would seem.
+    let options = ["--test-threads=1", "--include-ignored", "--color=never", "--exact"];
+    words.extend(options.map(str::to_owned));
+    words.extend(tests);
+    let environment = [("LAB_PATIENCE", PATIENCE.to_string()), ("LAB_ENCAP", "gre".into())];
+    Job {
+        directory: binary.package_dir.clone(),
+        environment: environment.map(|(name, value)| (name.to_owned(), value)).into(),
+        words,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_are_told_from_the_rest_of_a_list() {
+        assert_eq!(parse_list("a::b: test\nc: benchmark\n\n1 test, 1 benchmark\n"), ["a::b"]);
+    }
+}

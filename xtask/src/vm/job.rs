@@ -1,0 +1,73 @@
+//! What runs in the virtual machine.
+
+use std::{fmt::Write as _, path::PathBuf};
+
+/// Begins a line on the port for results that is not a job's output: the status of the job that
+/// has ended, or [`READY`]. The record separator of ASCII, which no test prints.
+pub(super) const MARK: u8 = 0x1e;
+/// In such a line: the machine is up.
+pub(super) const READY: &str = "ready";
+
+/// A program that runs as root in the virtual machine.
+#[derive(Debug, Default)]
+pub(crate) struct Job {
+    /// Where it runs.
+    pub(crate) directory: PathBuf,
+    /// Variables on top of the machine's own.
+    pub(crate) environment: Vec<(String, String)>,
+    /// The program and its arguments.
+    pub(crate) words: Vec<String>,
+}
+
+/// The shell script that runs jobs in turn, each with its stdout on the second serial port and its
+/// stderr on the third.
+pub(super) fn script(jobs: &[Job]) -> String {
+    let mut script = String::from(
+        "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
+         export HOME=/root LC_ALL=C.UTF-8\n\
+         exec < /dev/null > /dev/ttyS1 2> /dev/ttyS2\n\
+         ip link set lo up\n",
+    );
+    let mut add = |line: std::fmt::Arguments<'_>| {
+        script.write_fmt(line).expect("writing to a String can't fail");
+    };
+    add(format_args!("printf '\\036{READY}\\n'\n"));
+    for job in jobs {
+        let variables = job.environment.iter().map(|(name, value)| format!("{name}={value}"));
+        let words: Vec<String> =
+            variables.chain(job.words.iter().cloned()).map(|word| quote(&word)).collect();
+        let directory = quote(&job.directory.to_string_lossy());
+        add(format_args!("(cd {directory} && exec env {})\n", words.join(" ")));
+        add(format_args!("printf '\\036%d\\n' $?\n"));
+    }
+    add(format_args!("echo b > /proc/sysrq-trigger\nsleep 60\n"));
+    script
+}
+
+/// As one word of a shell.
+fn quote(word: &str) -> String {
+    format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn words_reach_the_program_as_they_are() {
+        let words = ["it's", "a b", "$HOME", "\\", ""];
+        let line = words.map(quote).join(" ");
+        let output =
+            Command::new("sh").args(["-c", &format!("printf '%s|' {line}")]).output().unwrap();
+        assert_eq!(String::from_utf8(output.stdout).unwrap(), "it's|a b|$HOME|\\||");
+    }
+
+    #[test]
+    fn each_job_ends_with_its_status() {
+        let job = Job { words: vec!["true".into()], directory: "/".into(), ..Job::default() };
+        let script = script(&[job]);
+        assert!(script.contains("(cd '/' && exec env 'true')\nprintf '\\036%d\\n' $?\n"));
+    }
+}

@@ -1,0 +1,194 @@
+//! QEMU with the virtual machine, and what comes out of it.
+
+use std::{
+    env, fs,
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{
+    Series, initramfs,
+    job::{self, Job, MARK, READY},
+    kernel::Kernel,
+};
+use crate::progress::Step;
+
+/// How long the machine may say nothing. The longest test takes a fraction of it.
+const SILENCE: Duration = Duration::from_secs(180);
+/// How long it may run.
+const LIFE: Duration = Duration::from_secs(30 * 60);
+/// So many of the console's last lines tell what went wrong.
+const LAST_LINES: usize = 40;
+/// Warnings and worse: the emulated port is slow.
+const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 oops=panic mitigations=off";
+
+/// A running virtual machine. Dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Machine {
+    child: Child,
+    /// What it prints to either stream.
+    output: Receiver<Chunk>,
+    /// Of stdout, not yet looked at.
+    pending: Vec<u8>,
+    console: PathBuf,
+    end: Instant,
+}
+
+#[derive(Debug)]
+enum Chunk {
+    /// On the port for results.
+    Out(Vec<u8>),
+    /// On the port for errors, and QEMU's own.
+    Err(Vec<u8>),
+}
+
+impl Machine {
+    /// Boots a kernel of the series, which then runs these jobs one after the other, and waits
+    /// until it is up. The console's log stays in the target directory.
+    ///
+    /// # Errors
+    /// When the kernel can't be had, and with the console's last lines when it does not come up.
+    pub(crate) fn boot(series: Series, jobs: &[Job]) -> Result<Self> {
+        let kernel = Kernel::obtain(series)?;
+        let step = Step::start(format!("booting Linux {series}"));
+        let directory = target()?.join("vm");
+        fs::create_dir_all(&directory)
+            .with_context(|| format!("cannot make {}", directory.display()))?;
+        let console = directory.join(format!("console-{series}.log"));
+        let initramfs = directory.join(format!("initramfs-{series}"));
+        let content = initramfs::build(&kernel.modules, &job::script(jobs))?;
+        fs::write(&initramfs, content)
+            .with_context(|| format!("cannot write {}", initramfs.display()))?;
+
+        let mut child = qemu(&kernel, &initramfs, &console)
+            .spawn()
+            .context("cannot start qemu-system-x86_64 of package qemu-system-x86")?;
+        let (sender, output) = mpsc::channel();
+        forward(child.stdout.take().expect("stdout is piped"), sender.clone(), Chunk::Out);
+        forward(child.stderr.take().expect("stderr is piped"), sender, Chunk::Err);
+        let end = Instant::now() + LIFE;
+        let mut machine = Self { child, output, pending: Vec::new(), console, end };
+        let line = machine.until_mark(&mut |_| Ok(()))?;
+        if line != READY {
+            bail!("the virtual machine said {line:?} instead of {READY:?}");
+        }
+        step.done();
+        Ok(machine)
+    }
+
+    /// Waits for the end of the next job, giving its output to `sink` as it comes, and returns its
+    /// exit status.
+    ///
+    /// # Errors
+    /// With the console's last lines, when the machine ends or hangs before; `sink`'s own.
+    pub(crate) fn next_status(
+        &mut self,
+        mut sink: impl FnMut(&[u8]) -> io::Result<()>,
+    ) -> Result<i32> {
+        let line = self.until_mark(&mut sink)?;
+        line.parse().with_context(|| format!("{line:?} is no exit status"))
+    }
+
+    /// Passes output on up to the next marked line, which it returns.
+    fn until_mark(&mut self, sink: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<String> {
+        loop {
+            let mark = self.pending.iter().position(|byte| *byte == MARK);
+            let plain: Vec<u8> = self.pending.drain(..mark.unwrap_or(self.pending.len())).collect();
+            sink(&plain).context("cannot pass the output on")?;
+            if let Some(end) = self.pending.iter().position(|byte| *byte == b'\n')
+                && mark.is_some()
+            {
+                let line: Vec<u8> = self.pending.drain(..=end).collect();
+                return Ok(String::from_utf8_lossy(&line[1..end]).into_owned());
+            }
+            self.receive()?;
+        }
+    }
+
+    fn receive(&mut self) -> Result<()> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        match self.output.recv_timeout(SILENCE.min(left)) {
+            Ok(Chunk::Out(bytes)) => self.pending.extend(bytes),
+            Ok(Chunk::Err(bytes)) => io::stderr().write_all(&bytes).context("cannot write")?,
+            Err(RecvTimeoutError::Disconnected) => bail!("it ended too early{}", self.log()),
+            Err(RecvTimeoutError::Timeout) if left < SILENCE => {
+                bail!("it was not done within {LIFE:?}{}", self.log())
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                bail!("it hangs: no output for {SILENCE:?}{}", self.log())
+            }
+        }
+        Ok(())
+    }
+
+    /// The console's last lines, to follow an error.
+    fn log(&self) -> String {
+        let log = fs::read(&self.console).unwrap_or_default();
+        let log = String::from_utf8_lossy(&log).into_owned();
+        let lines: Vec<&str> = log.lines().collect();
+        let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
+        format!("; the end of its console, {}:\n{}", self.console.display(), last.join("\n"))
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // After its last job it ends by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn qemu(kernel: &Kernel, initramfs: &Path, console: &Path) -> Command {
+    // It must not outlive this process, even one that is killed. It takes no standard stream for a
+    // port.
+    const START: &str = "exec setpriv --pdeathsig KILL qemu-system-x86_64 \"$@\" 3>&2";
+    let mut command = Command::new("sh");
+    command.args(["-c", START, "sh"]);
+    command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048"]);
+    command.args(["-nodefaults", "-display", "none", "-no-reboot"]);
+    command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(initramfs);
+    command.args(["-append", COMMAND_LINE]);
+    // Nothing in the machine may write to this machine's files, and links are not followed.
+    command.args([
+        "-virtfs",
+        "local,path=/,mount_tag=host,security_model=none,readonly=on,multidevs=remap",
+    ]);
+    // The serial ports: the console, the jobs' stdout and their stderr.
+    command.arg("-serial").arg(format!("file:{}", console.display()));
+    command.args(["-serial", "stdio"]);
+    command.args(["-add-fd", "fd=3,set=3"]);
+    command.args(["-chardev", "file,id=stderr,path=/dev/fdset/3,append=on"]);
+    command.args(["-serial", "chardev:stderr"]);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// Reads a stream on a thread of its own.
+fn forward(
+    mut stream: impl io::Read + Send + 'static,
+    sender: Sender<Chunk>,
+    chunk: fn(Vec<u8>) -> Chunk,
+) {
+    thread::spawn(move || {
+        let mut bytes = [0; 4096];
+        while let Ok(length @ 1..) = stream.read(&mut bytes) {
+            if sender.send(chunk(bytes[..length].to_vec())).is_err() {
+                return;
+            }
+        }
+    });
+}
+
+/// The target directory that this program was built into.
+fn target() -> Result<PathBuf> {
+    let program = env::current_exe().context("cannot find this program's own file")?;
+    let target = program.ancestors().find(|directory| directory.join("CACHEDIR.TAG").is_file());
+    Ok(target.context("this program is in no target directory")?.to_owned())
+}
