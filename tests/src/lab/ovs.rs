@@ -51,7 +51,6 @@ impl Ovs {
         };
         ovs.run("ovsdb-tool", &["create", &database, SCHEMA])?;
         ovs.start_ovsdb_server()?;
-        ovs.vsctl(&["--no-wait", "init"])?;
         ovs.start_vswitchd()?;
         Ok(ovs)
     }
@@ -90,9 +89,15 @@ impl Ovs {
     /// # Errors
     /// With what it said.
     pub fn run(&self, program: &str, arguments: &[&str]) -> Result<String> {
-        let environment = environment(&self.rundir);
-        let environment = environment.each_ref().map(String::as_str);
-        self.namespace.try_exec(&[&["env"], &environment[..], &[program], arguments].concat())
+        let mut command = self.namespace.command(program);
+        command.args(arguments).envs(environment(&self.rundir));
+        let output = command.output().with_context(|| format!("cannot start {program}"))?;
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        if !output.status.success() {
+            let (shown, stderr) = (arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+            bail!("`{program} {shown}` failed ({}):\n{stdout}{stderr}", output.status);
+        }
+        Ok(stdout.into_owned())
     }
 
     /// Starts ovs-vswitchd and waits until it forwards as the database says.
@@ -132,9 +137,8 @@ impl Ovs {
 }
 
 /// What makes each of Open vSwitch's programs use this directory alone.
-fn environment(rundir: &Path) -> [String; 4] {
-    ["OVS_RUNDIR", "OVS_DBDIR", "OVS_LOGDIR", "OVS_SYSCONFDIR"]
-        .map(|variable| format!("{variable}={}", rundir.display()))
+fn environment(rundir: &Path) -> [(&'static str, &Path); 4] {
+    ["OVS_RUNDIR", "OVS_DBDIR", "OVS_LOGDIR", "OVS_SYSCONFDIR"].map(|variable| (variable, rundir))
 }
 
 /// One of the daemons. Dropping it ends it.
@@ -153,9 +157,8 @@ impl Daemon {
         let log = rundir.join(format!("{program}.log"));
         let output = File::options().create(true).append(true).open(&log);
         let output = output.with_context(|| format!("cannot write {}", log.display()))?;
-        let mut command = namespace.command("env");
-        command.args(environment(rundir)).arg(program).args(&self.arguments);
-        command.args(["--pidfile", "--no-chdir"]);
+        let mut command = namespace.command(program);
+        command.args(&self.arguments).args(["--pidfile", "--no-chdir"]).envs(environment(rundir));
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let child = self.running.insert(command.spawn().context("cannot start nsenter")?);
         let control = rundir.join(format!("{program}.{}.ctl", child.id()));

@@ -16,7 +16,10 @@ use crate::vm::{Job, Machine, Series};
 
 /// Tests of the Linux bridge that run there too, with GRE in place of VXLAN. They are few: the
 /// machine is emulated.
-const LINUX_BRIDGE: &[&str] = &[];
+const LINUX_BRIDGE: &[&str] = &[
+    "docker::vlan::containers_of_one_vlan_reach_each_other_and_no_other",
+    "docker::vlan::a_vlan_that_can_no_longer_be_had_leaves_the_container_detached_not_in_another",
+];
 /// The target that they are in.
 const NETNS: &str = "netns";
 /// How much longer than on a machine of its own anything may take there.
