@@ -26,8 +26,9 @@ pub async fn execute(cli: Cli) -> Result<()> {
         Command::Run { config, takeover, attach } => {
             let config = Config::load(config.as_deref())?;
             preflight::pass(&cli.bpffs)?;
-            let Cli { socket, bpffs, .. } = cli;
-            daemon::run(RunOptions { config, socket, bpffs, takeover, hook: attach.hook() }).await
+            let hook = attach.hook();
+            let Cli { socket, bpffs, state_dir: state, .. } = cli;
+            daemon::run(RunOptions { config, socket, bpffs, state, takeover, hook }).await
         }
         Command::Check { config, json, attach } => {
             let config = Config::load(config.as_deref())?;

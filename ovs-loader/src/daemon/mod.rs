@@ -18,6 +18,7 @@ use crate::api::{self, Refusal, Request};
 use crate::bridge::provision;
 use crate::config::Config;
 use crate::datapath::{self, Datapath, Hook, Lock};
+use crate::docker::keeper::Keeper;
 use crate::mirror::TunnelIds;
 use follower::{Follower, Host};
 
@@ -42,6 +43,8 @@ pub struct RunOptions {
     pub socket: PathBuf,
     /// The directory for pins.
     pub bpffs: PathBuf,
+    /// The directory for what is known of attached containers.
+    pub state: PathBuf,
     /// Take over from a daemon that runs.
     pub takeover: bool,
     /// How to attach the programs.
@@ -84,6 +87,13 @@ pub async fn run(options: RunOptions) -> Result<()> {
     let lease = Duration::from_secs(u64::from(settings.lease_seconds));
     let datapath = Datapath::open(lock, settings.fdb_capacity, options.hook)?;
     let mut follower = Follower::start(host, datapath, settings).await?;
+    // The datapath does without.
+    let keeper = Keeper::start(&options.state)
+        .inspect_err(|error| {
+            let state = options.state.display();
+            tracing::warn!("containers that restart are not attached again: {state}: {error}");
+        })
+        .ok();
     sd_notify::notify(&[sd_notify::NotifyState::Ready]).context("cannot notify systemd")?;
     tracing::info!("running, control socket {}", options.socket.display());
 
@@ -130,6 +140,7 @@ pub async fn run(options: RunOptions) -> Result<()> {
         }
     };
     sd_notify::notify(&[sd_notify::NotifyState::Stopping]).context("cannot notify systemd")?;
+    drop(keeper);
     server.shutdown().await;
     if let End::Down = end {
         let Follower { host, datapath, .. } = follower;
