@@ -27,8 +27,10 @@ pub mod engine;
 mod error;
 mod find;
 mod inside;
+pub mod keeper;
 mod namespace;
 mod ovs;
+mod reconcile;
 pub mod record;
 pub mod spec;
 
@@ -50,6 +52,19 @@ pub struct Places {
     pub rundir: PathBuf,
     /// Wait until ovs-vswitchd has taken up what changed.
     pub wait: bool,
+}
+
+impl Places {
+    /// The usual ones, with this state directory.
+    #[must_use]
+    pub fn with(state: &Path) -> Self {
+        Self {
+            state: state.to_owned(),
+            socket: DEFAULT_SOCKET.into(),
+            rundir: DEFAULT_RUNDIR.into(),
+            wait: true,
+        }
+    }
 }
 
 /// Where a container's network namespace is found.

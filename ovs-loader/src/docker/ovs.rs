@@ -176,6 +176,13 @@ impl Switch {
         self.change(set, wait).await
     }
 
+    /// The VLAN of a port, if it has one; `None` without the port.
+    pub(super) async fn tag(&mut self, name: &str) -> Result<Option<Option<u16>>, Error> {
+        let rows = self.select("Port", &[Condition::equal("name", name)], &["tag"]).await?;
+        let tag = |row: &Row| row.integer("tag").and_then(|tag| u16::try_from(tag).ok());
+        Ok(rows.first().map(tag))
+    }
+
     /// Changes the database; with `wait`, until ovs-vswitchd has taken it up.
     async fn change(&mut self, transaction: Transaction, wait: bool) -> Result<(), Error> {
         if wait {

@@ -115,6 +115,16 @@ impl Host {
         Namespace::create(format!("{}-n{}-{name}", self.lab, self.number))
     }
 
+    /// Starts an Open vSwitch beside the host's bridge, whose datapath forwards nothing.
+    ///
+    /// # Errors
+    /// With what its daemons said.
+    pub fn add_dummy_ovs(&mut self) -> Result<()> {
+        let rundir = self.files().join("ovs");
+        self.ovs = Some(Ovs::start_dummy(&self.namespace, rundir)?);
+        Ok(())
+    }
+
     /// Its containers in the order in which they came.
     pub fn containers(&self) -> &[Container] {
         &self.containers

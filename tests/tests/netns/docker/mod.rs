@@ -1,8 +1,13 @@
 //! `ovs-loader docker`: containers as ports of Linux bridges.
 
 mod attach;
+mod daemon;
+mod engine;
 mod failure;
+mod ovs;
 mod vlan;
+
+use std::time::Duration;
 
 use anyhow::Result;
 use ovs_ebpf_tests::lab::{Host, Namespace};
@@ -10,10 +15,14 @@ use serde_json::Value;
 
 use crate::support::ovs_loader;
 
+/// How soon the daemon has done what a container's change asks for.
+const SOON: Duration = Duration::from_secs(10);
+
 /// `ovs-loader docker …`, with `--netns` of the container if one is given.
 fn docker(host: &Host, words: &str, container: Option<&Namespace>) -> Result<String> {
     let netns = container.map(|namespace| format!("--netns=/run/netns/{}", namespace.name()));
-    let mut arguments = vec!["docker"];
+    let rundir = host.files().join("ovs").display().to_string();
+    let mut arguments = vec!["docker", "--ovs-rundir", &rundir];
     arguments.extend(words.split_whitespace());
     arguments.extend(netns.as_deref());
     ovs_loader(host, &arguments)
