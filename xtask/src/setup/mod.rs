@@ -1,6 +1,6 @@
 //! `cargo xtask setup`: finds what is missing, says what and why, and installs it.
 
-mod apt;
+pub(crate) mod apt;
 mod bpf;
 mod fuzz;
 mod tools;
