@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use crate::lab::{Container, Lab, Loader, traffic, wait_until};
 use anyhow::{Context as _, Result};
+
+use crate::lab::{Container, FastPackets, Lab, Loader, traffic, wait_until};
 
 /// How long the daemon may take to follow a change that nothing else depends on.
 pub const LIMIT: Duration = Duration::from_secs(10);
@@ -148,7 +149,7 @@ fn counts(loaders: &[Loader]) -> Result<Counts> {
     let mut counts = Counts::new();
     for loader in loaders {
         let stats = loader.stats()?;
-        let fast = loader.fast_packets()?;
+        let fast = FastPackets::read(&stats)?;
         let reasons = stats["reasons"].as_object().context("no reasons")?;
         let reasons = reasons.iter().map(|(name, count)| (name.as_str(), count.as_u64()));
         let fast = [("sent", Some(fast.sent)), ("received", Some(fast.received))];
