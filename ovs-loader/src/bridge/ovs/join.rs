@@ -341,3 +341,6 @@ fn spanning_tree_state(port: &Row) -> StpState {
         _ => StpState::Disabled,
     }
 }
+
+#[cfg(test)]
+mod tests;
