@@ -250,12 +250,18 @@ impl Host {
         frame: &[u8],
         gso_size: u32,
     ) -> Verdict {
+        self.run_input(program, Input { ifindex, frame, gso_size, mark: 0 }).0
+    }
+
+    /// [`Self::run`] with everything that a frame can be given; with the mark that it has then.
+    pub(crate) fn run_input(&mut self, program: Program, input: Input<'_>) -> (Verdict, u32) {
+        let Input { frame, .. } = input;
         let name = program.name();
         let loaded = self.ebpf.program(name).expect("loaded").try_into().expect("a classifier");
-        let outcome = run::run(loaded, Input { ifindex, frame, gso_size })
+        let outcome = run::run(loaded, input)
             .unwrap_or_else(|error| panic!("{name}: {error:?} on {frame:02x?}"));
         let counted = self.moved(program);
-        match (outcome.verdict, counted.as_slice()) {
+        let verdict = match (outcome.verdict, counted.as_slice()) {
             (REDIRECT, [(0, 1), (1, bytes)]) if *bytes == frame.len() as u64 => {
                 Verdict::Forwarded(outcome.frame)
             }
@@ -267,7 +273,8 @@ impl Host {
             (verdict, counted) => {
                 panic!("{name} returned {verdict} and counted {counted:?} on {frame:02x?}")
             }
-        }
+        };
+        (verdict, outcome.mark)
     }
 
     /// Which of a program's counters moved since this was last asked, and by how much: 0 packets,

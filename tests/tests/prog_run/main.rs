@@ -4,6 +4,7 @@
 mod decap;
 mod encap;
 mod events;
+mod flat;
 mod host;
 mod hostile;
 mod oracle;
