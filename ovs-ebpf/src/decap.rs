@@ -54,6 +54,15 @@ pub fn accept(packet: &Packet, kind: TunnelKind) -> Result<Accepted, Reason> {
     }
 }
 
+/// Whether the kernel understands [`TO_IPV6`]: the loader's finding, a constant to the verifier.
+#[unsafe(no_mangle)]
+static DECAP_L3: u8 = 1;
+
+/// What is taken off leaves no gap in sizes and checksums.
+const FLAGS: u32 = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET;
+/// [`FLAGS`], and an IPv6 packet is what remains of an IPv4 one (Linux 6.3).
+pub const TO_IPV6: u32 = FLAGS | BPF_F_ADJ_ROOM_DECAP_L3_IPV6;
+
 /// Takes the outer headers off and delivers the inner frame, whose Ethernet header is `ethernet`, to
 /// a local port.
 ///
@@ -67,17 +76,23 @@ pub fn deliver(
     ethernet: &Ethernet,
     station: &Station,
 ) -> Verdict {
-    // `bpf_redirect_peer` reads no EtherType: the kernel has to be told of another family.
-    let family = match network {
-        Network::Ipv4 => 0,
-        Network::Ipv6 => BPF_F_ADJ_ROOM_DECAP_L3_IPV6,
-    };
     // What goes is everything between the outer Ethernet header, which the inner one replaces, and
     // the inner packet: the outer IP header up to and with the inner Ethernet header.
-    let flags = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET | family;
-    packet
-        .resize(-(kind.header_len() as i32), u64::from(flags))
-        .map_err(|()| Reason::DecapRefused)?;
+    let header_len = kind.header_len() as i32;
+    // SAFETY: a static of the program's; volatile, for the loader sets it.
+    let decap_l3 = unsafe { (&raw const DECAP_L3).read_volatile() } != 0;
+    // Neither `bpf_redirect_peer` nor segmentation reads the EtherType: the kernel has to be told of
+    // another family.
+    if network == Network::Ipv6 && !decap_l3 {
+        let growth = packet.make_ipv6().map_err(|()| Reason::DecapRefused)?;
+        if packet.resize(-header_len - growth, u64::from(FLAGS)).is_err() {
+            // As below.
+            return Ok(TC_ACT_SHOT);
+        }
+    } else {
+        let flags = if network == Network::Ipv6 { TO_IPV6 } else { FLAGS };
+        packet.resize(-header_len, u64::from(flags)).map_err(|()| Reason::DecapRefused)?;
+    }
     if packet.store(ethernet, EthHdr::LEN).is_err() {
         // `resize` made the head writable, so this can't be; the frame is no longer the kernel's.
         return Ok(TC_ACT_SHOT);

@@ -5,11 +5,15 @@ use aya_ebpf::{
     bindings::{__sk_buff, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1},
     helpers::generated::{
         bpf_csum_level, bpf_get_hash_recalc, bpf_redirect_neigh, bpf_skb_adjust_room,
-        bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes,
+        bpf_skb_change_proto, bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_pull_data,
+        bpf_skb_store_bytes,
     },
     programs::TcContext,
 };
-use network_types::eth::EthHdr;
+use network_types::{
+    eth::EthHdr,
+    ip::{Ipv4Hdr, Ipv6Hdr},
+};
 
 /// `linux/if_packet.h`.
 const PACKET_HOST: u32 = 0;
@@ -131,6 +135,19 @@ impl Packet {
         // SAFETY: a helper on the program's own context.
         match unsafe { bpf_skb_adjust_room(self.skb, by, MODE_MAC, flags) } {
             0 => Ok(()),
+            _ => Err(()),
+        }
+    }
+
+    /// Makes an IPv4 packet an IPv6 one, for what the kernel knows of it beside its bytes. Gives by how
+    /// many bytes its network header has grown, which are all to be removed: nothing is translated.
+    /// `bpf_skb_change_proto` checks before it changes anything.
+    #[inline(always)]
+    pub fn make_ipv6(&self) -> Result<i32, ()> {
+        const ETH_P_IPV6: u16 = 0x86dd;
+        // SAFETY: a helper on the program's own context.
+        match unsafe { bpf_skb_change_proto(self.skb, ETH_P_IPV6.to_be(), 0) } {
+            0 => Ok((Ipv6Hdr::LEN - Ipv4Hdr::LEN) as i32),
             _ => Err(()),
         }
     }

@@ -11,6 +11,7 @@ use args::{BridgeCommand, Command, FdbCommand, PortCommand, TunnelCommand};
 pub use args::Cli;
 
 mod args;
+mod docker;
 mod output;
 pub mod preflight;
 mod tables;
@@ -22,16 +23,17 @@ mod tables;
 pub async fn execute(cli: Cli) -> Result<()> {
     let client = Client::new(&cli.socket);
     match cli.command {
-        Command::Run { config, takeover } => {
+        Command::Run { config, takeover, attach } => {
             let config = Config::load(config.as_deref())?;
             preflight::pass(&cli.bpffs)?;
-            let Cli { socket, bpffs, .. } = cli;
-            daemon::run(RunOptions { config, socket, bpffs, takeover }).await
+            let hook = attach.hook();
+            let Cli { socket, bpffs, state_dir: state, .. } = cli;
+            daemon::run(RunOptions { config, socket, bpffs, state, takeover, hook }).await
         }
-        Command::Check { config, json } => {
+        Command::Check { config, json, attach } => {
             let config = Config::load(config.as_deref())?;
             let failures = preflight::failures(&cli.bpffs);
-            let mut status = daemon::check(&config).await?;
+            let mut status = daemon::check(&config, attach.hook()).await?;
             status.warnings.extend(failures.iter().map(ToString::to_string));
             status.warnings.extend(preflight::warnings());
             output::report(json, &status, tables::status)?;
@@ -46,6 +48,7 @@ pub async fn execute(cli: Cli) -> Result<()> {
         Command::Accelerate { bridge, switch } => {
             Ok(client.accelerate(&bridge, switch.is_on()).await?)
         }
+        Command::Docker(docker) => docker::execute(docker, &cli.state_dir).await,
         Command::Down => {
             let done = daemon::down(&cli.socket, &cli.bpffs).await?;
             output::print(if done {

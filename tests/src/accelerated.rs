@@ -14,16 +14,16 @@ pub const INTERVAL: Duration = Duration::from_millis(10);
 /// Which of two hosts run the daemon. The other is a plain kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ends {
-    /// The fast path at both ends.
+    /// Both.
     Both,
-    /// The fast path on the first host.
+    /// The first alone.
     First,
-    /// The fast path on the second host.
+    /// The second alone.
     Second,
 }
 
 impl Ends {
-    /// Every way there is.
+    /// Every choice.
     pub const ALL: [Self; 3] = [Self::Both, Self::First, Self::Second];
 
     fn hosts(self) -> &'static [usize] {
@@ -38,7 +38,7 @@ impl Ends {
 /// A lab with daemons; they end before it does.
 #[derive(Debug)]
 pub struct Accelerated {
-    /// The daemons, in the order of their hosts.
+    /// The daemons in the order of their hosts.
     pub loaders: Vec<Loader>,
     /// The hosts.
     pub lab: Lab,
@@ -48,7 +48,10 @@ impl Accelerated {
     /// Two hosts with a container each that have heard of one another, and whose traffic is fast.
     ///
     /// # Errors
-    /// See [`start`](Self::start).
+    /// When the lab can't be made, or a daemon does not start.
+    ///
+    /// # Panics
+    /// When the traffic is not fast within 10 s.
     pub fn pair(ends: Ends) -> Result<Self> {
         Self::start(Lab::pair()?, ends)
     }
@@ -56,7 +59,10 @@ impl Accelerated {
     /// Starts the daemons on the first two hosts of a lab and lets their first containers meet.
     ///
     /// # Errors
-    /// When a lab or a daemon can't be started.
+    /// When a daemon does not start.
+    ///
+    /// # Panics
+    /// When the traffic is not fast within 10 s.
     pub fn start(lab: Lab, ends: Ends) -> Result<Self> {
         let started = Self::start_on(lab, ends.hosts())?;
         started.meet(started.lab.container(0), started.lab.container(1))?;
@@ -66,7 +72,7 @@ impl Accelerated {
     /// Starts the daemons on these hosts.
     ///
     /// # Errors
-    /// When one can't be started: with its log.
+    /// When one does not start.
     pub fn start_on(lab: Lab, hosts: &[usize]) -> Result<Self> {
         let loaders =
             hosts.iter().map(|host| Loader::start(lab.host(*host))).collect::<Result<_>>()?;
@@ -80,11 +86,17 @@ impl Accelerated {
     }
 
     /// Has two containers exchange echoes and waits until every daemon has both in its maps.
+    ///
+    /// # Errors
+    /// See [`until_fast`](Self::until_fast).
     pub fn meet(&self, one: &Container, other: &Container) -> Result<()> {
         self.meet_all(&[one, other])
     }
 
     /// Has each container send echoes to the next and waits until every daemon has all in its maps.
+    ///
+    /// # Errors
+    /// See [`until_fast`](Self::until_fast).
     pub fn meet_all(&self, containers: &[&Container]) -> Result<()> {
         let next = containers.iter().cycle().skip(1);
         for (one, other) in containers.iter().zip(next) {
@@ -98,6 +110,12 @@ impl Accelerated {
     }
 
     /// Waits until every daemon accelerates these stations.
+    ///
+    /// # Errors
+    /// When a daemon does not answer.
+    ///
+    /// # Panics
+    /// When one does not within 10 s.
     pub fn until_fast(&self, macs: &[&str]) -> Result<()> {
         for loader in &self.loaders {
             wait_until(LIMIT, &format!("{macs:?} fast, but {:?}", loader.fdb()), || {
@@ -109,6 +127,9 @@ impl Accelerated {
 
     /// What the daemons count while something happens, added up: without packets that are no tunnel
     /// traffic, and without what counted nothing.
+    ///
+    /// # Errors
+    /// Those of what happens, and when a daemon does not answer.
     pub fn counted(&self, act: impl FnOnce() -> Result<()>) -> Result<Counts> {
         let before = counts(&self.loaders)?;
         act()?;

@@ -2,5 +2,5 @@
 
 pub mod accelerated;
 pub mod lab;
-pub mod support;
 pub mod vectors;
+pub mod why;

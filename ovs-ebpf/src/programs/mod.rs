@@ -1,4 +1,5 @@
-//! A packet's whole way on the fast path, from the hook to the verdict.
+//! A packet's whole way on the fast path, from the hook to the verdict; and what the loader tries out.
 
+mod decap_probe;
 mod port_ingress;
 mod uplink_ingress;

@@ -3,6 +3,6 @@
 
 pub mod linux;
 pub mod model;
-mod netlink;
+pub(crate) mod netlink;
 pub mod ovs;
 pub mod provision;

@@ -5,9 +5,11 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::docker;
 use crate::api::DEFAULT_SOCKET;
 use crate::bridge::model::Encap;
 use crate::bridge::provision::TunnelSpec;
+use crate::datapath::Hook;
 
 /// A fast path for the kernel bridges that join containers across hosts.
 #[derive(Debug, Parser)]
@@ -26,6 +28,8 @@ use crate::bridge::provision::TunnelSpec;
         ovs-loader status                     what is accelerated now\n  \
         ovs-loader stats                      how many packets took which path, and why\n  \
         ovs-loader accelerate br-ex off       compare with the slow path\n  \
+        ovs-loader docker add-port br-ex eth1 web --ipaddress=10.0.0.5/24\n                                              \
+        a container as a port of a bridge\n  \
         ovs-loader down                       remove everything; traffic goes on\n\n\
         Exit status: 0 done, 1 an error, 2 wrong usage."
 )]
@@ -44,6 +48,16 @@ pub struct Cli {
         default_value = "/sys/fs/bpf/ovs-ebpf"
     )]
     pub bpffs: PathBuf,
+
+    /// The directory for what is known of attached containers; it outlives restarts
+    #[arg(
+        long,
+        global = true,
+        env = "OVS_EBPF_STATE_DIR",
+        value_name = "DIR",
+        default_value = crate::docker::DEFAULT_STATE_DIR
+    )]
+    pub state_dir: PathBuf,
 
     /// Say more on stderr; RUST_LOG chooses in detail
     #[arg(short, long, global = true)]
@@ -64,6 +78,8 @@ pub(super) enum Command {
         /// Replace the daemon that runs, without a packet leaving the fast path
         #[arg(long)]
         takeover: bool,
+        #[command(flatten)]
+        attach: Attach,
     },
     /// Say what would be accelerated and why the rest not; changes nothing
     #[command(after_long_help = CONFIG_EXAMPLE)]
@@ -74,6 +90,8 @@ pub(super) enum Command {
         /// Print one JSON object
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        attach: Attach,
     },
     /// Show bridges, ports and tunnels: accelerated, or the reason why not
     Status {
@@ -114,6 +132,8 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: PortCommand,
     },
+    /// Attach containers to bridges, with ovs-docker's commands
+    Docker(docker::Docker),
     /// Detach everything and remove the pins; traffic goes on over the bridge
     Down,
 }
@@ -138,6 +158,31 @@ const CONFIG_EXAMPLE: &str = r#"Configuration (everything is optional; the value
   local = "192.0.2.1"
   remotes = ["192.0.2.2"]
   ports = ["veth-a"]"#;
+
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Attach {
+    /// How to attach the programs to devices [default: tcx where the kernel has it]
+    #[arg(long = "attach", env = "OVS_EBPF_ATTACH", value_enum, value_name = "HOOK")]
+    hook: Option<HookName>,
+}
+
+impl Attach {
+    pub(super) fn hook(self) -> Hook {
+        match self.hook {
+            Some(HookName::Tcx) => Hook::Tcx,
+            Some(HookName::Clsact) => Hook::Clsact,
+            None => Hook::probe(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum HookName {
+    /// TCX links (Linux 6.6): ports with filters of tc on their ingress are not accelerated
+    Tcx,
+    /// Classic filters: those of others run first, and what they let pass may be accelerated
+    Clsact,
+}
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum Switch {

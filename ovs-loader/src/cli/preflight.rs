@@ -13,8 +13,8 @@ const BPFFS: &str = "/sys/fs/bpf";
 /// The kernel's own type information.
 const BTF: &str = "/sys/kernel/btf/vmlinux";
 
-/// TCX came with 6.6.
-const OLDEST_KERNEL: (u32, u32) = (6, 6);
+/// What the programs are tested on.
+const OLDEST_KERNEL: (u32, u32) = (6, 1);
 
 /// The capabilities that programs, maps and netlink need, by their bit (`linux/capability.h`).
 const CAPABILITIES: [(&str, u32); 3] =
@@ -30,7 +30,7 @@ pub enum Failure {
     #[error("the kernel has no {BTF}: use a kernel built with CONFIG_DEBUG_INFO_BTF=y")]
     NoBtf,
     /// The kernel is too old.
-    #[error("kernel {0} is too old: use 6.6 or newer, which can attach BPF programs by TCX links")]
+    #[error("kernel {0} is too old: use 6.1 or newer")]
     OldKernel(String),
     /// No BPF file system.
     #[error(
@@ -147,7 +147,8 @@ mod tests {
     #[test]
     fn versions_compare_as_numbers() {
         assert_eq!(kernel_version("6.1.0-18-amd64\n"), Some((6, 1)));
-        assert!(kernel_version("6.1.0-1").unwrap() < OLDEST_KERNEL);
+        assert!(kernel_version("5.15.0-1").unwrap() < OLDEST_KERNEL);
+        assert!(kernel_version("6.1.0-1").unwrap() >= OLDEST_KERNEL);
         assert!(kernel_version("6.12.0").unwrap() >= OLDEST_KERNEL);
         assert_eq!(kernel_version("unknown"), None);
     }

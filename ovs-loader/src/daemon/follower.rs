@@ -10,7 +10,7 @@ use ovs_ebpf_common::abi::Program;
 use crate::bridge::linux::LinuxBridges;
 use crate::bridge::model::{Changes, IfIndex};
 use crate::config::Accelerate;
-use crate::datapath::Datapath;
+use crate::datapath::{Datapath, Hook};
 use crate::mirror::{Applied, Facts, Plan, TunnelIds, targets};
 use crate::rules::Rules;
 use crate::underlay::Underlay;
@@ -65,6 +65,7 @@ impl Host {
     pub(super) fn plan(
         &self,
         settings: &Accelerate,
+        hook: Hook,
         switched_off: &BTreeSet<String>,
         own_programs: &BTreeSet<u32>,
         refused: &BTreeMap<(u32, IfIndex), String>,
@@ -75,6 +76,7 @@ impl Host {
             resolve: &|target| self.underlay.resolve(target),
             rules: self.rules.facts(),
             settings,
+            hook,
             switched_off,
             own_programs,
             refused,
@@ -141,7 +143,7 @@ impl Follower {
         };
         follower.replan().await?;
         follower.renew_lease()?;
-        follower.datapath.remove_other_versions();
+        follower.datapath.remove_predecessors();
         Ok(follower)
     }
 
@@ -170,7 +172,12 @@ impl Follower {
                 self.in_line = true;
                 Ok(())
             }
-            Event::Bridges(_) | Event::Underlay | Event::Rules => self.replan().await,
+            Event::Bridges(_) | Event::Underlay => self.replan().await,
+            Event::Rules => {
+                self.in_line = false;
+                self.check_attachments()?;
+                self.replan().await
+            }
         }
     }
 
@@ -178,9 +185,15 @@ impl Follower {
     pub(super) async fn resync(&mut self) -> Result<()> {
         self.host.bridges.resync().await.context("cannot read the bridges")?;
         self.host.underlay.resync().await.context("cannot read the underlay")?;
+        self.check_attachments()?;
         self.lost = false;
         self.refused.clear();
         self.replan().await
+    }
+
+    /// Others may have taken our filters from a device with theirs.
+    fn check_attachments(&mut self) -> Result<()> {
+        self.datapath.check_attachments().context("cannot look after the programs")
     }
 
     /// Notes that changes may have been missed: nothing is forwarded until all is read again.
@@ -244,7 +257,7 @@ impl Follower {
     fn make_plan(&mut self) {
         let Self { host, datapath, settings, switched_off, refused, ids, .. } = self;
         let own = datapath.program_ids();
-        self.plan = host.plan(settings, switched_off, own, refused, ids);
+        self.plan = host.plan(settings, datapath.hook(), switched_off, own, refused, ids);
     }
 
     /// Attaches the programs where the plan has them. Gives whether a device newly refused.

@@ -17,7 +17,8 @@ use crate::api::report::Status;
 use crate::api::{self, Refusal, Request};
 use crate::bridge::provision;
 use crate::config::Config;
-use crate::datapath::{self, Datapath, Lock};
+use crate::datapath::{self, Datapath, Hook, Lock};
+use crate::docker::keeper::Keeper;
 use crate::mirror::TunnelIds;
 use follower::{Follower, Host};
 
@@ -42,8 +43,12 @@ pub struct RunOptions {
     pub socket: PathBuf,
     /// The directory for pins.
     pub bpffs: PathBuf,
+    /// The directory for what is known of attached containers.
+    pub state: PathBuf,
     /// Take over from a daemon that runs.
     pub takeover: bool,
+    /// How to attach the programs.
+    pub hook: Hook,
 }
 
 /// Why the loop ends.
@@ -80,8 +85,15 @@ pub async fn run(options: RunOptions) -> Result<()> {
     let host = Host::open().await?;
     let settings = options.config.accelerate;
     let lease = Duration::from_secs(u64::from(settings.lease_seconds));
-    let datapath = Datapath::open(lock, settings.fdb_capacity)?;
+    let datapath = Datapath::open(lock, settings.fdb_capacity, options.hook)?;
     let mut follower = Follower::start(host, datapath, settings).await?;
+    // The datapath does without.
+    let keeper = Keeper::start(&options.state)
+        .inspect_err(|error| {
+            let state = options.state.display();
+            tracing::warn!("containers that restart are not attached again: {state}: {error}");
+        })
+        .ok();
     sd_notify::notify(&[sd_notify::NotifyState::Ready]).context("cannot notify systemd")?;
     tracing::info!("running, control socket {}", options.socket.display());
 
@@ -128,6 +140,7 @@ pub async fn run(options: RunOptions) -> Result<()> {
         }
     };
     sd_notify::notify(&[sd_notify::NotifyState::Stopping]).context("cannot notify systemd")?;
+    drop(keeper);
     server.shutdown().await;
     if let End::Down = end {
         let Follower { host, datapath, .. } = follower;
@@ -239,12 +252,12 @@ fn status(follower: &Follower) -> Status {
 ///
 /// # Errors
 /// Where the host can't be read.
-pub async fn check(config: &Config) -> Result<Status> {
+pub async fn check(config: &Config, hook: Hook) -> Result<Status> {
     let mut host = Host::open_read_only().await?;
     host.focus().await?;
     let settings = &config.accelerate;
     let (off, own, refused) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
-    let plan = host.plan(settings, &off, &own, &refused, &mut TunnelIds::default());
+    let plan = host.plan(settings, hook, &off, &own, &refused, &mut TunnelIds::default());
     let bridges = host.bridges.bridges();
     let warnings =
         report::warnings(bridges, &plan, host.rules.facts(), host.underlay.unprovable_rules());
@@ -266,7 +279,9 @@ pub async fn down(socket: &Path, bpffs: &Path) -> Result<bool> {
     let deadline = Instant::now() + HANDOVER;
     loop {
         match datapath::remove_all(bpffs) {
-            Err(datapath::PinError::Held { .. }) if Instant::now() < deadline => {
+            Err(datapath::Error::Pins(datapath::PinError::Held { .. }))
+                if Instant::now() < deadline =>
+            {
                 sleep(POLL).await;
             }
             result => return Ok(result.map(|_| true)?),

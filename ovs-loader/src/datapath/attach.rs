@@ -1,135 +1,125 @@
-//! Where the programs are attached: one TCX link per device, last on its hook, so that other
-//! programs there run first. Pinned, and replaced in place on adoption.
+//! Where the programs are attached: on each device last on its ingress hook, so that other programs
+//! and filters there run first.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::Path;
 
-use aya::programs::links::{FdLink, LinkError, PinnedLink};
-use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
-use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
-use nix::net::if_::if_indextoname;
+use aya::programs::SchedClassifier;
 use ovs_ebpf_common::abi::Program;
 
+use super::clsact::Filters;
+use super::tcx::Links;
 use crate::bridge::model::IfIndex;
+use crate::rules::tcx_is_supported;
+
+/// By which of the kernel's two ways programs are attached to a device's ingress.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// TCX links, of Linux 6.6 and later.
+    Tcx,
+    /// Classic filters, behind all others of tc.
+    Clsact,
+}
+
+impl Hook {
+    /// TCX where the kernel has it.
+    #[must_use]
+    pub fn probe() -> Self {
+        if tcx_is_supported() { Self::Tcx } else { Self::Clsact }
+    }
+}
+
+/// One way of attaching. What it attaches outlives the daemon; the next one replaces the program in
+/// place, without a moment between.
+pub(super) trait Attach {
+    /// Replaces the program in everything attached under its name by an earlier daemon. Gives the
+    /// devices.
+    fn adopt(&mut self, program: Program, classifier: &mut SchedClassifier) -> BTreeSet<IfIndex>;
+
+    /// Attaches to a device, whose last known name is given.
+    fn attach(
+        &mut self,
+        program: Program,
+        classifier: &mut SchedClassifier,
+        ifindex: IfIndex,
+        name: &str,
+    ) -> anyhow::Result<()>;
+
+    /// Detaches from a device, which may be gone.
+    fn detach(&mut self, program: Program, ifindex: IfIndex);
+
+    /// The devices that the program is still attached to, of those it was attached to.
+    fn remaining(
+        &mut self,
+        program: Program,
+        devices: BTreeSet<IfIndex>,
+    ) -> io::Result<BTreeSet<IfIndex>>;
+}
 
 pub(super) struct Attachments {
-    directory: PathBuf,
-    links: BTreeMap<(u32, IfIndex), FdLink>,
+    way: Box<dyn Attach>,
+    attached: BTreeMap<u32, BTreeSet<IfIndex>>,
 }
 
 impl Attachments {
-    pub(super) fn new(version_directory: &Path) -> Self {
-        Self { directory: version_directory.join("links"), links: BTreeMap::new() }
+    pub(super) fn new(hook: Hook, bpffs: &Path, version_directory: &Path) -> io::Result<Self> {
+        let way: Box<dyn Attach> = match hook {
+            Hook::Tcx => Box::new(Links::new(version_directory)),
+            Hook::Clsact => Box::new(Filters::open(bpffs)?),
+        };
+        Ok(Self { way, attached: BTreeMap::new() })
     }
 
-    /// Puts this program in place of the one in every pinned link of its name, without a moment
-    /// between. Links whose device is gone are unpinned.
+    /// Takes over what an earlier daemon attached.
     pub(super) fn adopt(&mut self, program: Program, classifier: &mut SchedClassifier) {
-        for (pin, ifindex) in pinned(&self.directory, program) {
-            match replace(&pin, classifier) {
-                Ok(link) => {
-                    self.links.insert((program as u32, ifindex), link);
-                }
-                // The device is gone (ENOLINK), or the pin is no link of ours: attached anew where
-                // it is wanted.
-                Err(error) => {
-                    tracing::debug!("not adopting {}: {error:#}", pin.display());
-                    remove(&pin);
-                }
-            }
-        }
+        let devices = self.way.adopt(program, classifier);
+        self.attached.insert(program as u32, devices);
     }
 
-    pub(super) fn devices(&self, program: Program) -> BTreeSet<IfIndex> {
-        self.links
-            .keys()
-            .filter(|(of, _)| *of == program as u32)
-            .map(|(_, ifindex)| *ifindex)
-            .collect()
-    }
-
+    /// Attaches to exactly these devices. Gives those that refused.
     pub(super) fn set(
         &mut self,
         program: Program,
         classifier: &mut SchedClassifier,
         devices: &BTreeMap<IfIndex, String>,
     ) -> BTreeMap<IfIndex, String> {
-        let attached = self.devices(program);
-        for &ifindex in attached.iter().filter(|ifindex| !devices.contains_key(ifindex)) {
-            self.links.remove(&(program as u32, ifindex));
-            remove(&self.pin(program, ifindex));
-        }
+        let attached = self.attached.entry(program as u32).or_default();
+        attached.retain(|&ifindex| {
+            let wanted = devices.contains_key(&ifindex);
+            if !wanted {
+                self.way.detach(program, ifindex);
+            }
+            wanted
+        });
         let mut refused = BTreeMap::new();
-        for (&ifindex, name) in devices.iter().filter(|(ifindex, _)| !attached.contains(ifindex)) {
-            match self.attach(program, classifier, ifindex, name) {
-                Ok(link) => {
-                    self.links.insert((program as u32, ifindex), link);
-                }
-                Err(error) => {
-                    refused.insert(ifindex, format!("{error:#}"));
-                }
+        for (&ifindex, name) in devices {
+            if attached.contains(&ifindex) {
+                continue;
+            }
+            match self.way.attach(program, classifier, ifindex, name) {
+                Ok(()) => drop(attached.insert(ifindex)),
+                Err(error) => drop(refused.insert(ifindex, format!("{error:#}"))),
             }
         }
         refused
     }
 
-    fn attach(
-        &self,
-        program: Program,
-        classifier: &mut SchedClassifier,
-        ifindex: IfIndex,
-        name: &str,
-    ) -> anyhow::Result<FdLink> {
-        // aya takes names only: look the index up again, in case the device was renamed meanwhile.
-        let current = if_indextoname(ifindex)
-            .ok()
-            .and_then(|name| name.into_string().ok())
-            .unwrap_or_else(|| name.to_owned());
-        let id = classifier.attach_with_options(
-            &current,
-            TcAttachType::Ingress,
-            TcAttachOptions::TcxOrder(LinkOrder::last()),
-        )?;
-        let link = into_fd(classifier.take_link(id)?)?;
-        let pin = self.pin(program, ifindex);
-        remove(&pin);
-        let pinned = link.pin(&pin)?;
-        Ok(FdLink::from(pinned))
+    /// Notes what others have detached, so that it is attached again.
+    pub(super) fn check(&mut self) -> io::Result<()> {
+        for program in Program::ALL {
+            let attached = self.attached.entry(program as u32).or_default();
+            *attached = self.way.remaining(program, std::mem::take(attached))?;
+        }
+        Ok(())
     }
 
-    fn pin(&self, program: Program, ifindex: IfIndex) -> PathBuf {
-        self.directory.join(format!("{}-{ifindex}", program.name()))
-    }
-}
-
-fn replace(pin: &Path, classifier: &mut SchedClassifier) -> anyhow::Result<FdLink> {
-    let link = FdLink::from(PinnedLink::from_pin(pin)?);
-    let id = classifier.attach_to_link(link.try_into()?)?;
-    Ok(into_fd(classifier.take_link(id)?)?)
-}
-
-fn into_fd(link: SchedClassifierLink) -> Result<FdLink, LinkError> {
-    link.try_into()
-}
-
-/// The pins of a program's links with their ifindex.
-fn pinned(directory: &Path, program: Program) -> Vec<(PathBuf, IfIndex)> {
-    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
-    entries
-        .flatten()
-        .filter_map(|entry| {
-            let name = entry.file_name().into_string().ok()?;
-            let ifindex = name.strip_prefix(program.name())?.strip_prefix('-')?.parse().ok()?;
-            Some((entry.path(), ifindex))
-        })
-        .collect()
-}
-
-fn remove(pin: &Path) {
-    if let Err(error) = fs::remove_file(pin)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!("cannot remove {}: {error}", pin.display());
+    /// Detaches everything.
+    pub(super) fn clear(&mut self) {
+        for program in Program::ALL {
+            for ifindex in self.attached.remove(&(program as u32)).unwrap_or_default() {
+                self.way.detach(program, ifindex);
+            }
+        }
     }
 }

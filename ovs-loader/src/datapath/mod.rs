@@ -1,16 +1,19 @@
 //! The kernel side as the loader sees it: programs, maps, where they are attached and pinned. The
 //! only place that knows aya.
 //!
-//! Pins under `<bpffs>/v<ABI>/`: the maps and programs by name, the attachments as
-//! `links/<program>-<ifindex>`. They outlive the daemon, so that traffic stays fast while it
-//! restarts; the next one adopts them in place.
+//! Pins under `<bpffs>/v<ABI>/`: the maps and programs by name, TCX links as
+//! `links/<program>-<ifindex>`. They outlive the daemon, as classic filters do, so that traffic stays
+//! fast while it restarts; the next one adopts them in place.
 
 mod attach;
+pub(crate) mod clsact;
 mod events;
 #[cfg(feature = "log")]
 mod log;
 mod pins;
+mod probe;
 mod tables;
+mod tcx;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -22,9 +25,13 @@ use ovs_ebpf_common::abi::{self, Program};
 
 use crate::bridge::model::IfIndex;
 use attach::Attachments;
+pub use attach::Hook;
+use clsact::Filters;
 pub use events::Events;
-pub use pins::{Error as PinError, Lock, remove_all};
+pub use pins::{Error as PinError, Lock};
+pub use probe::decap_l3;
 pub use tables::{Counters, Error as TableError, Tables};
+use tcx::Links;
 
 /// The programs and maps as a BPF object file, built for the host's byte order and aligned for its
 /// headers; empty where there was no BPF toolchain to build it.
@@ -56,6 +63,9 @@ pub enum Error {
         /// What the kernel or its verifier said.
         source: aya::programs::ProgramError,
     },
+    /// The devices' filters can't be read or changed.
+    #[error("cannot work with the devices' tc filters")]
+    Filters(#[source] std::io::Error),
     /// A map lacks or has the wrong type: a broken build.
     #[error(transparent)]
     Table(#[from] TableError),
@@ -66,6 +76,7 @@ pub struct Datapath {
     ebpf: Ebpf,
     tables: Tables,
     events: Events,
+    hook: Hook,
     attachments: Attachments,
     program_ids: BTreeSet<u32>,
     directory: std::path::PathBuf,
@@ -80,7 +91,7 @@ impl Datapath {
     ///
     /// # Errors
     /// See [`Error`]. Nothing that was attached before is detached then.
-    pub fn open(lock: Lock, fdb_capacity: u32) -> Result<Self, Error> {
+    pub fn open(lock: Lock, fdb_capacity: u32, hook: Hook) -> Result<Self, Error> {
         if OBJECT.is_empty() {
             return Err(Error::NoObject);
         }
@@ -90,10 +101,11 @@ impl Datapath {
         if let Err(error) = log::follow(&mut ebpf) {
             tracing::warn!("the programs' log can't be read: {error:#}");
         }
-        let mut attachments = Attachments::new(&directory);
+        let mut attachments =
+            Attachments::new(hook, lock.directory(), &directory).map_err(Error::Filters)?;
         let mut program_ids = BTreeSet::new();
         for program in Program::ALL {
-            let classifier = classifier(&mut ebpf, program);
+            let classifier = classifier(&mut ebpf, program.name());
             let fail = |source| Error::Program { program: program.name(), source };
             classifier.load().map_err(fail)?;
             program_ids.insert(classifier.info().map_err(fail)?.id());
@@ -103,7 +115,7 @@ impl Datapath {
         let tables = Tables::take(&mut ebpf)?;
         let events = Events::new(tables::take(&mut ebpf, "events")?)
             .map_err(|error| tables::error("watch", "events")(MapError::IoError(error)))?;
-        Ok(Self { ebpf, tables, events, attachments, program_ids, directory, _lock: lock })
+        Ok(Self { ebpf, tables, events, hook, attachments, program_ids, directory, _lock: lock })
     }
 
     /// The maps.
@@ -130,8 +142,22 @@ impl Datapath {
         program: Program,
         devices: &BTreeMap<IfIndex, String>,
     ) -> BTreeMap<IfIndex, String> {
-        let classifier = classifier(&mut self.ebpf, program);
+        let classifier = classifier(&mut self.ebpf, program.name());
         self.attachments.set(program, classifier, devices)
+    }
+
+    /// Notes what others have detached: the next [`Self::attach`] attaches it again.
+    ///
+    /// # Errors
+    /// [`Error::Filters`].
+    pub fn check_attachments(&mut self) -> Result<(), Error> {
+        self.attachments.check().map_err(Error::Filters)
+    }
+
+    /// By which way the programs are attached.
+    #[must_use]
+    pub fn hook(&self) -> Hook {
+        self.hook
     }
 
     /// The kernel's ids of the loaded programs.
@@ -140,25 +166,53 @@ impl Datapath {
         &self.program_ids
     }
 
-    /// Detaches and removes what a daemon with another ABI left. To be called when this one is
-    /// attached: until then the other's programs forward.
-    pub fn remove_other_versions(&self) {
-        if let Some(bpffs) = self.directory.parent() {
-            pins::remove_other_versions(bpffs);
+    /// Detaches and removes what a daemon with another ABI or hook left. To be called when this one
+    /// is attached: until then the other's programs forward.
+    pub fn remove_predecessors(&self) {
+        let Some(bpffs) = self.directory.parent() else { return };
+        match self.hook {
+            Hook::Tcx => {
+                if let Err(error) = remove_filters(bpffs) {
+                    tracing::warn!("tc filters of an earlier daemon may remain: {error}");
+                }
+            }
+            Hook::Clsact => Links::new(&self.directory).remove_all(),
         }
+        pins::remove_other_versions(bpffs);
     }
 
     /// Detaches everything and removes all pins.
     ///
     /// # Errors
     /// Where a pin could not be removed: all others are.
-    pub fn close(self) -> Result<(), Error> {
+    pub fn close(mut self) -> Result<(), Error> {
+        self.attachments.clear();
         Ok(pins::remove_version(&self.directory)?)
     }
 }
 
+/// Detaches everything and removes every version's pins and the directory, without a daemon: for
+/// `ovs-loader down`. Gives whether there was anything.
+///
+/// # Errors
+/// [`PinError::Held`] while a daemon runs, or where something could not be removed.
+pub fn remove_all(bpffs: &Path) -> Result<bool, Error> {
+    if !bpffs.exists() {
+        return Ok(false);
+    }
+    let lock = Lock::take(bpffs)?;
+    let filters = remove_filters(bpffs).map_err(Error::Filters)?;
+    Ok(pins::remove_all(&lock)? || filters)
+}
+
+fn remove_filters(bpffs: &Path) -> std::io::Result<bool> {
+    Filters::open(bpffs)?.remove_all()
+}
+
 fn load(directory: &Path, fdb_capacity: u32) -> Result<Ebpf, Error> {
+    let decap_l3 = u8::from(probe::decap_l3()?);
     let mut loader = EbpfLoader::new();
+    loader.override_global("DECAP_L3", &decap_l3, true);
     loader.verifier_log_level(VerifierLogLevel::DISABLE).map_max_entries("fdb", fdb_capacity);
     for map in MAPS {
         loader.map_pin_path(map, directory.join(map));
@@ -166,10 +220,10 @@ fn load(directory: &Path, fdb_capacity: u32) -> Result<Ebpf, Error> {
     Ok(loader.load(OBJECT)?)
 }
 
-fn classifier(ebpf: &mut Ebpf, program: Program) -> &mut SchedClassifier {
-    ebpf.program_mut(program.name())
+fn classifier<'a>(ebpf: &'a mut Ebpf, program: &str) -> &'a mut SchedClassifier {
+    ebpf.program_mut(program)
         .and_then(|program| program.try_into().ok())
-        .expect("the object has both programs, as classifiers")
+        .expect("the object has the program, as a classifier")
 }
 
 /// The version directory's name.

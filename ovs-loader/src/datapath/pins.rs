@@ -208,17 +208,9 @@ pub(super) fn remove_other_versions(bpffs: &Path) {
     }
 }
 
-/// Removes every version's pins and the directory, without a daemon: for `ovs-loader down`. Gives
-/// whether there was anything.
-///
-/// # Errors
-/// [`Error::Held`] while a daemon runs, or where a pin could not be removed.
-pub fn remove_all(bpffs: &Path) -> Result<bool, Error> {
-    if !bpffs.exists() {
-        return Ok(false);
-    }
-    let _lock = Lock::take(bpffs)?;
-    let versions = versions(bpffs);
+/// Removes every version's pins from the locked directory. Gives whether there were any.
+pub(super) fn remove_all(lock: &Lock) -> Result<bool, Error> {
+    let versions = versions(lock.directory());
     for version in &versions {
         remove_version(version)?;
     }

@@ -10,6 +10,7 @@ use crate::bridge::model::{
     Bridge, BridgeKind, Bridges, Device, IfIndex, Port, StpState, Tunnel, Why,
 };
 use crate::config::Accelerate;
+use crate::datapath::Hook;
 use crate::rules::{HostRules, OuterFlow, TcFilters};
 use crate::underlay::{Resolution, Target};
 
@@ -23,6 +24,8 @@ pub struct Facts<'a> {
     pub rules: &'a HostRules,
     /// The configuration.
     pub settings: &'a Accelerate,
+    /// How the programs are attached.
+    pub hook: Hook,
     /// Bridges switched off by the operator.
     pub switched_off: &'a BTreeSet<String>,
     /// The ids of the programs of this daemon.
@@ -186,12 +189,17 @@ pub(super) fn uplink(
     why
 }
 
-/// What runs on a device's ingress after our programs, and so misses what they forward: classic
-/// filters always do; TCX programs where they were attached behind ours, which are attached last.
+/// What runs on a device's ingress after our programs, and so misses what they forward. Behind TCX
+/// programs all classic filters do; behind our own classic filters, which are the last, those that
+/// share their priority may. TCX programs do where they were attached behind ours, which are attached
+/// last.
 fn ingress<'a>(facts: &'a Facts<'_>, tc: &'a TcFilters) -> impl Iterator<Item = Why> + 'a {
     let own = |id: &u32| facts.own_programs.contains(id);
     let behind = tc.ingress_tcx.iter().skip_while(move |id| !own(id)).find(move |id| !own(id));
     let tcx = behind.map(|id| format!("TCX program {id}"));
-    let filters = tc.ingress_classic.clone().into_iter().chain(tcx);
-    filters.map(|filter| Why::new(Reason::IngressFilter, filter))
+    let classic = match facts.hook {
+        Hook::Tcx => &tc.ingress_classic,
+        Hook::Clsact => &tc.ingress_classic_last,
+    };
+    classic.clone().into_iter().chain(tcx).map(|filter| Why::new(Reason::IngressFilter, filter))
 }

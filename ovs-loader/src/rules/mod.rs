@@ -7,10 +7,10 @@
 
 mod br_netfilter;
 mod firewall;
-mod netlink;
+pub(crate) mod netlink;
 mod nft_rule;
 mod nftables;
-mod tc;
+pub(crate) mod tc;
 mod tcx;
 mod xfrm;
 mod xtables;
@@ -26,6 +26,7 @@ pub use firewall::{FirewallRule, Ports, Traffic};
 use netlink::{Dumper, Watcher};
 use nftables::Nft;
 pub use tc::TcFilters;
+pub(crate) use tcx::is_supported as tcx_is_supported;
 pub use xfrm::{Direction, OuterFlow, Xfrm, XfrmPolicy};
 use xtables::{Legacy, Xtables};
 

@@ -1,4 +1,5 @@
-//! Dumps and notifications: the little of netlink that all the rules' sources share.
+//! Dumps, notifications and changes: the little of netlink that all the rules' sources and tc filters
+//! share.
 //!
 //! A dump runs synchronously: the kernel answers within the calls, so there is nothing to await.
 
@@ -18,7 +19,7 @@ const HEADER_LEN: usize = 16;
 const RECEIVE_LEN: usize = 128 * 1024;
 
 /// A netlink socket that asks the kernel for dumps.
-pub(super) struct Dumper {
+pub(crate) struct Dumper {
     socket: Socket,
     sequence: u32,
     /// What was read since this was set is one state of the kernel's, not parts of several.
@@ -27,7 +28,7 @@ pub(super) struct Dumper {
 
 impl Dumper {
     /// Opens a socket for a netlink protocol; `None` where the kernel lacks the protocol.
-    pub(super) fn open(protocol: isize) -> io::Result<Option<Self>> {
+    pub(crate) fn open(protocol: isize) -> io::Result<Option<Self>> {
         let Some(mut socket) = open(protocol)? else { return Ok(None) };
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
@@ -45,6 +46,11 @@ impl Dumper {
     /// Asks for one object, which is not a dump.
     pub(super) fn get(&mut self, kind: u16, body: &[u8]) -> io::Result<Vec<Vec<u8>>> {
         self.request(kind, NLM_F_ACK, body)
+    }
+
+    /// Makes a change. `flags` are those of the request beside `NLM_F_REQUEST` and `NLM_F_ACK`.
+    pub(crate) fn change(&mut self, kind: u16, flags: u16, body: &[u8]) -> io::Result<()> {
+        self.request(kind, NLM_F_ACK | flags, body).map(drop)
     }
 
     fn request(&mut self, kind: u16, flags: u16, body: &[u8]) -> io::Result<Vec<Vec<u8>>> {
@@ -157,6 +163,18 @@ pub(super) fn attributes(bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
 /// The value of the first attribute of a type.
 pub(super) fn attribute(bytes: &[u8], kind: u16) -> Option<&[u8]> {
     attributes(bytes).find(|(found, _)| *found == kind).map(|(_, value)| value)
+}
+
+/// Appends an attribute to a request, whose length is a multiple of 4 before and after.
+///
+/// # Panics
+/// Where the value is longer than an attribute can be.
+pub(crate) fn push_attribute(request: &mut Vec<u8>, kind: u16, value: &[u8]) {
+    let length = u16::try_from(NLA_HEADER_SIZE + value.len()).expect("a short attribute");
+    request.extend(length.to_ne_bytes());
+    request.extend(kind.to_ne_bytes());
+    request.extend(value);
+    request.resize(request.len().next_multiple_of(4), 0);
 }
 
 /// A string attribute's value, up to its terminating zero.

@@ -5,8 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
+use ovs_ebpf_common::abi::Program;
+
 use super::netlink::{Dumper, attribute, ne_u32, string};
 use crate::bridge::model::IfIndex;
+use crate::datapath::clsact;
 
 /// `RTNLGRP_TC`.
 pub(super) const GROUP: u32 = 4;
@@ -17,9 +20,10 @@ const TCMSG_LEN: usize = 20;
 const TC_H_ROOT: u32 = 0xffff_ffff;
 /// Parents of the filters of clsact (`TC_H_CLSACT` with `TC_H_MIN_INGRESS`, `TC_H_MIN_EGRESS`);
 /// the ingress qdisc answers to the first as well.
-const PARENT_INGRESS: u32 = 0xffff_fff2;
-const PARENT_EGRESS: u32 = 0xffff_fff3;
-const TCA_KIND: u16 = 1;
+pub(crate) const PARENT_INGRESS: u32 = 0xffff_fff2;
+pub(crate) const PARENT_EGRESS: u32 = 0xffff_fff3;
+pub(crate) const TCA_KIND: u16 = 1;
+const TCA_OPTIONS: u16 = 2;
 const TCA_CHAIN: u16 = 11;
 
 /// Queueing disciplines that neither shape nor drop while the device keeps up: the defaults, and
@@ -29,8 +33,12 @@ const PLAIN_QDISCS: &[&str] = &["noqueue", "pfifo_fast", "mq", "fq", "fq_codel",
 /// What tc has on a device. Strings say what, in the words of `tc`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TcFilters {
-    /// Classic filters on ingress.
+    /// Classic filters on ingress, but for ours.
     pub ingress_classic: Option<String>,
+    /// Those of them that have our filters' priority: which run first is not known.
+    pub ingress_classic_last: Option<String>,
+    /// Our own classic filters on ingress, by their handles.
+    pub ingress_own: Vec<u32>,
     /// The ids of the TCX programs on ingress, ours included, in the order they run.
     pub ingress_tcx: Vec<u32>,
     /// Filters on egress: clsact, TCX, or of a queueing discipline.
@@ -71,10 +79,17 @@ pub(super) fn read(
         let filters = found.entry(qdisc.ifindex).or_default();
         match qdisc.kind.as_str() {
             "ingress" | "clsact" => {
-                add(&mut filters.ingress_classic, classic(dumper, qdisc.ifindex, PARENT_INGRESS)?);
+                let ingress = classic(dumper, qdisc.ifindex, PARENT_INGRESS)?;
+                let (own, others): (Vec<_>, Vec<_>) =
+                    ingress.into_iter().partition(|filter| filter.own().is_some());
+                filters.ingress_own = own.iter().map(|filter| filter.handle).collect();
+                let last = others.iter().filter(|filter| filter.priority() == clsact::PRIORITY);
+                filters.ingress_classic_last = describe(last);
+                filters.ingress_classic = describe(&others);
                 // The ingress qdisc answers to any parent with its ingress filters.
                 if qdisc.kind == "clsact" {
-                    add(&mut filters.egress, classic(dumper, qdisc.ifindex, PARENT_EGRESS)?);
+                    let egress = classic(dumper, qdisc.ifindex, PARENT_EGRESS)?;
+                    add(&mut filters.egress, describe(&egress));
                 }
             }
             kind => {
@@ -84,7 +99,7 @@ pub(super) fn read(
                 // A default qdisc has no handle; parent 0 stands for the root.
                 let parent = if qdisc.parent == TC_H_ROOT { 0 } else { qdisc.handle };
                 if qdisc.parent == TC_H_ROOT || qdisc.handle != 0 {
-                    let what = classic(dumper, qdisc.ifindex, parent)?;
+                    let what = describe(&classic(dumper, qdisc.ifindex, parent)?);
                     add(&mut filters.egress, what.map(|what| format!("qdisc {kind} {what}")));
                 }
             }
@@ -106,27 +121,114 @@ pub(super) fn add(found: &mut Option<String>, what: Option<String>) {
     }
 }
 
-/// The classic filters under a parent, such as `filter u32 pref 49152`.
-fn classic(dumper: &mut Dumper, ifindex: IfIndex, parent: u32) -> io::Result<Option<String>> {
-    let mut request = [0; TCMSG_LEN];
-    request[4..8].copy_from_slice(&ifindex.to_ne_bytes());
-    request[12..16].copy_from_slice(&parent.to_ne_bytes());
+/// `struct tcmsg` (include/uapi/linux/rtnetlink.h).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tcmsg {
+    pub(crate) ifindex: IfIndex,
+    pub(crate) handle: u32,
+    pub(crate) parent: u32,
+    /// Of a filter: the preference in the upper half, the protocol in network byte order in the lower.
+    pub(crate) info: u32,
+}
 
-    // Each classifier instance comes as one message, then one for each filter.
-    let mut instances = BTreeMap::<(u32, u32), String>::new();
-    for body in dumper.dump(RTM_GETTFILTER, &request)? {
-        let Some((header, rest)) = body.split_at_checked(TCMSG_LEN) else { continue };
-        let info = ne_u32(header, 16).unwrap_or(0);
-        let chain = attribute(rest, TCA_CHAIN).and_then(|value| ne_u32(value, 0)).unwrap_or(0);
-        let kind = attribute(rest, TCA_KIND).map(string).unwrap_or_default();
-        instances.entry((chain, info)).or_insert(kind);
+impl Tcmsg {
+    pub(crate) fn to_bytes(self) -> Vec<u8> {
+        let Self { ifindex, handle, parent, info } = self;
+        [0, ifindex, handle, parent, info].into_iter().flat_map(u32::to_ne_bytes).collect()
     }
-    let mut found = None;
-    for ((_, info), kind) in instances {
-        // tcm_info: preference in the upper half, protocol in the lower.
-        add(&mut found, Some(format!("filter {kind} pref {}", info >> 16)));
+
+    fn parse(body: &[u8]) -> Option<(Self, &[u8])> {
+        let header = Self {
+            ifindex: ne_u32(body, 4)?,
+            handle: ne_u32(body, 8)?,
+            parent: ne_u32(body, 12)?,
+            info: ne_u32(body, 16)?,
+        };
+        Some((header, body.get(TCMSG_LEN..)?))
     }
+}
+
+/// A classic filter, or with handle 0 a classifier's instance, which holds the filters of one priority.
+pub(crate) struct Filter {
+    chain: u32,
+    info: u32,
+    handle: u32,
+    kind: String,
+    /// What a `bpf` filter is called.
+    name: String,
+}
+
+impl Filter {
+    fn parse(body: &[u8]) -> Option<Self> {
+        let (header, rest) = Tcmsg::parse(body)?;
+        let options = attribute(rest, TCA_OPTIONS).unwrap_or_default();
+        Some(Self {
+            chain: attribute(rest, TCA_CHAIN).and_then(|value| ne_u32(value, 0)).unwrap_or(0),
+            info: header.info,
+            handle: header.handle,
+            kind: attribute(rest, TCA_KIND).map(string).unwrap_or_default(),
+            name: attribute(options, clsact::TCA_BPF_NAME).map(string).unwrap_or_default(),
+        })
+    }
+
+    fn priority(&self) -> u32 {
+        self.info >> 16
+    }
+
+    /// Whether it has the place of our filters, if it is on ingress.
+    fn is_beside_own(&self) -> bool {
+        self.priority() == clsact::PRIORITY && self.chain == 0 && self.kind == "bpf"
+    }
+
+    /// Of which of our programs it is the filter, if it is on ingress.
+    pub(crate) fn own(&self) -> Option<Program> {
+        clsact::program_of(self.handle, &self.name).filter(|_| self.is_beside_own())
+    }
+}
+
+/// All classic filters under a parent, with their classifiers' instances.
+pub(crate) fn filters(
+    dumper: &mut Dumper,
+    ifindex: IfIndex,
+    parent: u32,
+) -> io::Result<Vec<Filter>> {
+    let request = Tcmsg { ifindex, handle: 0, parent, info: 0 }.to_bytes();
+    let bodies = dumper.dump(RTM_GETTFILTER, &request)?;
+    Ok(bodies.iter().filter_map(|body| Filter::parse(body)).collect())
+}
+
+/// The devices that have a qdisc for ingress filters.
+pub(crate) fn ingress_devices(dumper: &mut Dumper) -> io::Result<BTreeSet<IfIndex>> {
+    let qdiscs = dumper.dump(RTM_GETQDISC, &[0; TCMSG_LEN])?;
+    let qdiscs = qdiscs.iter().filter_map(|body| Qdisc::parse(body));
+    let of_ingress = |qdisc: &Qdisc| matches!(qdisc.kind.as_str(), "ingress" | "clsact");
+    Ok(qdiscs.filter(of_ingress).map(|qdisc| qdisc.ifindex).collect())
+}
+
+/// The programs whose filters are on a device's ingress.
+pub(crate) fn own_filters(dumper: &mut Dumper, ifindex: IfIndex) -> io::Result<Vec<Program>> {
+    let filters = filters(dumper, ifindex, PARENT_INGRESS)?;
+    Ok(filters.iter().filter_map(Filter::own).collect())
+}
+
+/// The classic filters under a parent: one of each classifier's instance, and each of those beside ours.
+fn classic(dumper: &mut Dumper, ifindex: IfIndex, parent: u32) -> io::Result<Vec<Filter>> {
+    let mut instances = BTreeSet::new();
+    let mut found = filters(dumper, ifindex, parent)?;
+    found.retain(|filter| match filter.is_beside_own() {
+        true => filter.handle != 0,
+        false => instances.insert((filter.chain, filter.info)),
+    });
     Ok(found)
+}
+
+/// Filters in the words of `tc`, such as `filter u32 pref 49152`.
+fn describe<'a>(filters: impl IntoIterator<Item = &'a Filter>) -> Option<String> {
+    let mut found = None;
+    for filter in filters {
+        add(&mut found, Some(format!("filter {} pref {}", filter.kind, filter.priority())));
+    }
+    found
 }
 
 impl Qdisc {

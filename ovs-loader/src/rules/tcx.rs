@@ -37,9 +37,29 @@ struct ProgQuery {
 /// As many programs as a hook can have: `BPF_MPROG_MAX`.
 const MOST_PROGRAMS: usize = 64;
 
+/// A network namespace's loopback device has always this index.
+const LOOPBACK: IfIndex = 1;
+
+/// Whether the kernel has TCX. Its version does not tell: TCX can be left out (`CONFIG_NET_XGRESS`).
+pub(crate) fn is_supported() -> bool {
+    let answer = query(LOOPBACK, Hook::Ingress);
+    !answer.is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL))
+}
+
 /// The ids of the TCX programs that a device of the calling thread's network namespace has on a hook,
 /// in the order they run: none where the device is gone or the kernel older than TCX.
 pub(super) fn programs(ifindex: IfIndex, hook: Hook) -> io::Result<Vec<u32>> {
+    match query(ifindex, hook) {
+        Err(error)
+            if matches!(error.raw_os_error(), Some(libc::EINVAL | libc::ENODEV | libc::ENOSYS)) =>
+        {
+            Ok(Vec::new())
+        }
+        result => result,
+    }
+}
+
+fn query(ifindex: IfIndex, hook: Hook) -> io::Result<Vec<u32>> {
     let mut ids = vec![0u32; MOST_PROGRAMS];
     let mut query = ProgQuery {
         target_ifindex: ifindex,
@@ -62,9 +82,5 @@ pub(super) fn programs(ifindex: IfIndex, hook: Hook) -> io::Result<Vec<u32>> {
         ids.truncate(query.prog_cnt as usize);
         return Ok(ids);
     }
-    let error = io::Error::last_os_error();
-    match error.raw_os_error() {
-        Some(libc::EINVAL | libc::ENODEV | libc::ENOSYS) => Ok(Vec::new()),
-        _ => Err(error),
-    }
+    Err(io::Error::last_os_error())
 }

@@ -126,6 +126,28 @@ fn a_classic_bpf_program_counts() {
     });
 }
 
+#[test]
+fn a_filter_with_the_last_priority_is_told_apart() {
+    in_namespace(async || {
+        let lab = Bpffs::mount();
+        let mut program = lab.program("theirs");
+        let mut rules = watching(&["v0"]).await;
+        sh("tc qdisc add dev v0 clsact");
+        attach(&mut program, TcAttachType::Ingress, (6, 1));
+        // The handle of one of ours, but not its name.
+        attach(&mut program, TcAttachType::Ingress, (0xffff, 1));
+        until(&mut rules, "both", |facts| {
+            on_v0(facts)
+                == TcFilters {
+                    ingress_classic: Some("filter bpf pref 6, filter bpf pref 65535".to_owned()),
+                    ingress_classic_last: Some("filter bpf pref 65535".to_owned()),
+                    ..TcFilters::default()
+                }
+        })
+        .await;
+    });
+}
+
 fn attach(program: &mut SchedClassifier, hook: TcAttachType, (priority, handle): (u16, u32)) {
     let options = NlOptions { priority, handle: handle.into(), classid: None };
     let link = program

@@ -101,6 +101,30 @@ impl Host {
         registry::files(&self.lab).join(format!("h{}", self.number))
     }
 
+    /// Where its daemon keeps what is known of attached containers.
+    pub fn state(&self) -> PathBuf {
+        self.files().join("state")
+    }
+
+    /// A network namespace without any interface but `lo`, as a container has it that nobody has
+    /// attached yet. It ends with the lab.
+    ///
+    /// # Errors
+    /// With what `ip` said.
+    pub fn add_namespace(&self, name: &str) -> Result<Namespace> {
+        Namespace::create(format!("{}-n{}-{name}", self.lab, self.number))
+    }
+
+    /// Starts an Open vSwitch beside the host's bridge, whose datapath forwards nothing.
+    ///
+    /// # Errors
+    /// With what its daemons said.
+    pub fn add_dummy_ovs(&mut self) -> Result<()> {
+        let rundir = self.files().join("ovs");
+        self.ovs = Some(Ovs::start_dummy(&self.namespace, rundir)?);
+        Ok(())
+    }
+
     /// Its containers in the order in which they came.
     pub fn containers(&self) -> &[Container] {
         &self.containers

@@ -12,6 +12,7 @@
 
 mod capture;
 pub mod counters;
+mod engine;
 mod fast_packets;
 mod host;
 mod loader;
@@ -27,6 +28,7 @@ use anyhow::{Context as _, Result};
 
 pub use self::{
     capture::Capture,
+    engine::Engine,
     fast_packets::FastPackets,
     host::{Container, Host},
     loader::{Loader, binary},

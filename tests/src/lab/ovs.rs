@@ -32,6 +32,16 @@ pub struct Ovs {
 impl Ovs {
     /// Starts both daemons with an empty database in a directory of their own.
     pub(super) fn start(namespace: &Namespace, rundir: PathBuf) -> Result<Self> {
+        Self::start_with(namespace, rundir, &[])
+    }
+
+    /// As [`start`](Self::start), on a datapath that takes every interface and forwards nothing: it
+    /// needs no kernel module.
+    pub(super) fn start_dummy(namespace: &Namespace, rundir: PathBuf) -> Result<Self> {
+        Self::start_with(namespace, rundir, &["--enable-dummy=override", "--disable-system"])
+    }
+
+    fn start_with(namespace: &Namespace, rundir: PathBuf, datapath: &[&str]) -> Result<Self> {
         fs::create_dir_all(&rundir).with_context(|| format!("cannot make {}", rundir.display()))?;
         let database = rundir.join("conf.db").to_string_lossy().into_owned();
         let socket = rundir.join("db.sock");
@@ -43,7 +53,11 @@ impl Ovs {
             },
             vswitchd: Daemon {
                 program: "ovs-vswitchd",
-                arguments: vec![format!("unix:{}", socket.display())],
+                arguments: [&*format!("unix:{}", socket.display())]
+                    .iter()
+                    .chain(datapath)
+                    .map(|argument| (*argument).to_owned())
+                    .collect(),
                 running: None,
             },
             namespace: namespace.clone(),

@@ -2,13 +2,15 @@
 
 mod cleanup;
 mod daemon;
+mod docker;
 mod gate;
 mod interop;
 mod mistakes;
 mod slow_path;
 mod stations;
+mod support;
 mod traffic;
 mod transitions;
 mod underlay;
 
-use ovs_ebpf_tests::{accelerated, support};
+use ovs_ebpf_tests::accelerated;

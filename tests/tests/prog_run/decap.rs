@@ -4,7 +4,7 @@ use ovs_ebpf_common::{
     Reason,
     abi::{FdbFlags, FdbValue, Program},
 };
-use ovs_ebpf_tests::vectors::{self, Expected, Tunnel};
+use ovs_ebpf_tests::vectors::{self, Encap, Expected, Tunnel};
 
 use crate::host::{
     Host, OTHER_PORT, PORT, RECEIVER, SENDER, UPLINK, Verdict, at_port, behind_tunnel, reason,
@@ -17,8 +17,13 @@ const PROGRAM: Program = Program::UplinkIngress;
 #[test]
 fn every_frame_from_scapy_is_taken_apart() {
     let vectors = vectors::encap();
-    let mut host = Host::receiving(&vectors[0].tunnel);
-    for vector in &vectors {
+    for host in [Host::receiving, Host::receiving_on_old_kernel] {
+        takes_apart(&mut host(&vectors[0].tunnel), &vectors);
+    }
+}
+
+fn takes_apart(host: &mut Host, vectors: &[Encap]) {
+    for vector in vectors {
         host.set_tunnel_index(receiver_key(&vector.tunnel));
         for flags in [0, FdbFlags::PEER] {
             host.set_station(RECEIVER, FdbValue { flags, ..at_port(PORT) });

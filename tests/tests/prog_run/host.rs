@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use aya::{
-    Ebpf,
+    Ebpf, EbpfLoader,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
     programs::SchedClassifier,
 };
@@ -18,7 +18,7 @@ use ovs_ebpf_common::{
     wire::outer::{self, Outer},
 };
 use ovs_ebpf_tests::vectors::{Kind, Tunnel};
-use ovs_loader::datapath::OBJECT;
+use ovs_loader::datapath::{self, OBJECT};
 
 use crate::run::{self, Input, PASS, REDIRECT};
 
@@ -68,6 +68,11 @@ pub(crate) struct Host {
 impl Host {
     /// A host with a running lease, one bridge port and an uplink; no stations and no tunnel.
     pub(crate) fn new() -> Self {
+        Self::with_decap_l3(datapath::decap_l3().expect("the kernel can be asked"))
+    }
+
+    /// [`Self::new`], with what the loader tells the programs of the kernel.
+    fn with_decap_l3(decap_l3: bool) -> Self {
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace: run as root");
         // No frames but the tests' own: a device that comes up would look for its neighbours.
         std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").expect("disable_ipv6");
@@ -83,7 +88,10 @@ impl Host {
             ));
             ip(&format!("link set peer{index} up"));
         }
-        let mut ebpf = Ebpf::load(object()).expect("the BPF object loads");
+        let mut ebpf = EbpfLoader::new()
+            .override_global("DECAP_L3", &u8::from(decap_l3), true)
+            .load(object())
+            .expect("the BPF object loads");
         for program in Program::ALL {
             let name = program.name();
             let program: &mut SchedClassifier =
@@ -120,7 +128,17 @@ impl Host {
     /// A host where [`SENDER`] is behind the tunnel, which is at its receiving end, and [`RECEIVER`]
     /// behind [`PORT`].
     pub(crate) fn receiving(tunnel: &Tunnel) -> Self {
-        let mut host = Self::new();
+        Self::new().at_receiving_end(tunnel)
+    }
+
+    /// [`Self::receiving`] on a kernel that must not be asked for `BPF_F_ADJ_ROOM_DECAP_L3_IPV6`, as
+    /// any can be treated.
+    pub(crate) fn receiving_on_old_kernel(tunnel: &Tunnel) -> Self {
+        Self::with_decap_l3(false).at_receiving_end(tunnel)
+    }
+
+    fn at_receiving_end(self, tunnel: &Tunnel) -> Self {
+        let mut host = self;
         host.set_station(SENDER, behind_tunnel());
         host.set_station(RECEIVER, at_port(PORT));
         host.set_tunnel_index(receiver_key(tunnel));

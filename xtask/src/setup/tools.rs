@@ -36,6 +36,8 @@ pub(super) const TOOLS: &[Tool] = &[
     tool("ethtool", "ethtool", TEST, "offloads of the test hosts' devices"),
     tool("nft", "nftables", TEST, "firewall rules that a bypass must respect"),
     tool("iptables", "iptables", TEST, "firewall rules that a bypass must respect"),
+    tool("dockerd", "docker.io", TEST, "containers that start, stop and restart"),
+    tool("uuidgen", "uuid-runtime", TEST, "ovs-docker, to compare with, runs it"),
     tool("qemu-system-x86_64", "qemu-system-x86", VM, "runs kernels that this machine has not"),
     tool("busybox", "busybox-static", TEST_AND_VM, "starts the virtual machine"),
     tool("depmod", "kmod", VM, "finds the modules of the virtual machine's kernel"),

@@ -20,6 +20,7 @@ use crate::bridge::model::{
     Remote, StpState, Tunnel, VethPeer, Why,
 };
 use crate::config::Accelerate;
+use crate::datapath::Hook;
 use crate::rules::HostRules;
 use crate::underlay::{KnownRoute, Path, Resolution, Target, Unresolved};
 
@@ -82,6 +83,7 @@ fn vxlan(vni: u32, remotes: &[IpAddr]) -> Tunnel {
         ttl: Some(64),
         df: false,
         link: None,
+        device: None,
         ageing: Some(Duration::from_secs(300)),
         unsupported: Vec::new(),
         fdb: HashMap::new(),
@@ -121,6 +123,7 @@ struct Host {
     resolutions: BTreeMap<Target, Resolution>,
     rules: HostRules,
     settings: Accelerate,
+    hook: Hook,
     switched_off: BTreeSet<String>,
     refused: BTreeMap<(u32, IfIndex), String>,
 }
@@ -147,6 +150,7 @@ impl Host {
             resolutions: BTreeMap::new(),
             rules: HostRules::default(),
             settings: Accelerate::default(),
+            hook: Hook::Tcx,
             switched_off: BTreeSet::new(),
             refused: BTreeMap::new(),
         };
@@ -192,6 +196,7 @@ impl Host {
             resolve: &|target| self.resolutions.get(target),
             rules: &self.rules,
             settings: &self.settings,
+            hook: self.hook,
             switched_off: &self.switched_off,
             own_programs: &BTreeSet::from(OWN_PROGRAMS),
             refused: &self.refused,

@@ -265,6 +265,19 @@ fn what_a_setting_allows_is_bypassed() {
 }
 
 #[test]
+fn classic_filters_run_before_our_own_but_for_those_beside_them() {
+    let mut host = Host::new();
+    host.hook = Hook::Clsact;
+    for device in [VETH, UPLINK] {
+        tc(&mut host, device, |tc| tc.ingress_classic = Some("filter u32 pref 7".to_owned()));
+    }
+    assert_eq!(standing(&host), BTreeMap::new());
+    tc(&mut host, VETH, |tc| tc.ingress_classic_last = Some("filter bpf pref 65535".to_owned()));
+    let expected = ["veth-a", "near"].map(|thing| (thing, vec![IngressFilter]));
+    assert_eq!(standing(&host), expected.into());
+}
+
+#[test]
 fn no_setting_bypasses_ipsec_or_ingress_filters() {
     let mut host = Host::new();
     host.settings = Accelerate {
