@@ -93,20 +93,19 @@ impl Filters {
         Ok(any)
     }
 
-    fn attached(&mut self, program: Program) -> io::Result<BTreeSet<IfIndex>> {
-        let mut devices = tc::ingress_devices(&mut self.netlink)?;
-        let mut result = Ok(());
-        devices.retain(|&ifindex| {
-            let found = tc::own_filters(&mut self.netlink, ifindex);
-            found.map_or_else(
-                |error| {
-                    result = Err(error);
-                    false
-                },
-                |found| found.contains(&program),
-            )
-        });
-        result.map(|()| devices)
+    /// Those of the devices that have the program's filter.
+    fn attached(
+        &mut self,
+        program: Program,
+        devices: BTreeSet<IfIndex>,
+    ) -> io::Result<BTreeSet<IfIndex>> {
+        let mut attached = BTreeSet::new();
+        for ifindex in devices {
+            if tc::own_filters(&mut self.netlink, ifindex)?.contains(&program) {
+                attached.insert(ifindex);
+            }
+        }
+        Ok(attached)
     }
 
     /// Makes the device's qdisc unless it has one.
@@ -166,7 +165,9 @@ impl Filters {
 
 impl Attach for Filters {
     fn adopt(&mut self, program: Program, classifier: &mut SchedClassifier) -> BTreeSet<IfIndex> {
-        let mut devices = self.attached(program).unwrap_or_else(|error| {
+        let found = tc::ingress_devices(&mut self.netlink)
+            .and_then(|devices| self.attached(program, devices));
+        let mut devices = found.unwrap_or_else(|error| {
             tracing::warn!("cannot read the devices' tc filters: {error}");
             BTreeSet::new()
         });
@@ -212,10 +213,10 @@ impl Attach for Filters {
         program: Program,
         devices: BTreeSet<IfIndex>,
     ) -> io::Result<BTreeSet<IfIndex>> {
-        let attached = self.attached(program)?;
+        let attached = self.attached(program, devices.clone())?;
         // What others took away they may have made anew: no longer ours.
         devices.difference(&attached).for_each(|&ifindex| forget(&self.note(ifindex)));
-        Ok(devices.intersection(&attached).copied().collect())
+        Ok(attached)
     }
 }
 
