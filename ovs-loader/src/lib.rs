@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod datapath;
+pub mod docker;
 pub mod mirror;
 pub mod rules;
 pub mod underlay;

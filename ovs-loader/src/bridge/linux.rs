@@ -15,10 +15,10 @@ use super::netlink::{Frame, Heard, Notifications, Refused};
 use fdb::VxlanPorts;
 
 pub(super) mod fdb;
-pub(super) mod links;
+pub(crate) mod links;
 #[cfg(test)]
 mod tests;
-mod tunnel;
+pub(super) mod tunnel;
 
 /// Room for a burst of some 20,000 notifications while the daemon is busy.
 const RECEIVE_BUFFER: usize = 16 << 20;
@@ -259,12 +259,12 @@ fn link_index(payload: &[u8]) -> Option<IfIndex> {
     payload.get(4..)?.first_chunk().map(|index| IfIndex::from_ne_bytes(*index))
 }
 
-fn dump_error(table: &'static str) -> impl FnOnce(Refused) -> Error {
+pub(super) fn dump_error(table: &'static str) -> impl FnOnce(Refused) -> Error {
     move |refused| Error::Dump { table, reason: refused.to_string() }
 }
 
 /// Whether two sets of bridges are equal but for the bridges' FDBs.
-fn same_topology(one: &Bridges, other: &Bridges) -> bool {
+pub(super) fn same_topology(one: &Bridges, other: &Bridges) -> bool {
     one.len() == other.len() && one.values().zip(other.values()).all(|(a, b)| same_bridge(a, b))
 }
 

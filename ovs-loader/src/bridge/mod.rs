@@ -1,8 +1,9 @@
 //! The truth: the host's bridges, read live from whoever forwards for them, and changed where the
 //! operator asks for it.
 
+pub mod host;
 pub mod linux;
 pub mod model;
-mod netlink;
+pub(crate) mod netlink;
 pub mod ovs;
 pub mod provision;

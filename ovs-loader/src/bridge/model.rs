@@ -11,7 +11,13 @@ use std::time::Duration;
 use ovs_ebpf_common::Reason;
 
 /// A network interface's index in the daemon's network namespace.
+///
+/// A port without an interface of its own (a tunnel of Open vSwitch's) has a number that no interface
+/// can have: the kernel's are positive as `int`.
 pub type IfIndex = u32;
+
+/// The first number of ports without an interface.
+pub const NO_INTERFACE: IfIndex = 1 << 31;
 
 /// An Ethernet address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -245,6 +251,9 @@ pub struct Tunnel {
     pub df: bool,
     /// The device the tunnel is bound to (`dev`), if any.
     pub link: Option<IfIndex>,
+    /// The device that the tunnel's packets pass where it is not the port's own: Open vSwitch has one
+    /// for all tunnels of a kind (`gre_sys`, `vxlan_sys_4789`).
+    pub device: Option<TunnelDevice>,
     /// VXLAN: how long a learned remote lives; `None` where remotes are not learned or do not age.
     pub ageing: Option<Duration>,
     /// Options that the fast path does not reproduce, each with its reason.
@@ -260,6 +269,15 @@ impl Tunnel {
     pub fn remotes_of(&self, station: Mac) -> &[Remote] {
         self.fdb.get(&station).unwrap_or(&self.remotes)
     }
+}
+
+/// A device that several tunnels share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TunnelDevice {
+    /// Its index.
+    pub ifindex: IfIndex,
+    /// Its name.
+    pub name: String,
 }
 
 /// A tunnel's other end.
@@ -281,5 +299,37 @@ pub struct Changes {
     pub fdb: Vec<(IfIndex, FdbKey)>,
 }
 
-/// A host's bridges by ifindex.
+/// A backend's bridges by ifindex.
 pub type Bridges = BTreeMap<IfIndex, Bridge>;
+
+/// All bridges of a host, whoever forwards for them. No two have the same ifindex.
+#[derive(Clone, Copy, Debug)]
+pub struct AllBridges<'a> {
+    backends: [&'a Bridges; 2],
+}
+
+impl<'a> From<&'a Bridges> for AllBridges<'a> {
+    fn from(bridges: &'a Bridges) -> Self {
+        static NONE: Bridges = Bridges::new();
+        Self::new(bridges, &NONE)
+    }
+}
+
+impl<'a> AllBridges<'a> {
+    /// The kernel's and Open vSwitch's.
+    #[must_use]
+    pub fn new(linux: &'a Bridges, ovs: &'a Bridges) -> Self {
+        Self { backends: [linux, ovs] }
+    }
+
+    /// A bridge.
+    #[must_use]
+    pub fn get(self, ifindex: IfIndex) -> Option<&'a Bridge> {
+        self.backends.into_iter().find_map(|bridges| bridges.get(&ifindex))
+    }
+
+    /// Every bridge.
+    pub fn iter(self) -> impl Iterator<Item = &'a Bridge> {
+        self.backends.into_iter().flat_map(BTreeMap::values)
+    }
+}

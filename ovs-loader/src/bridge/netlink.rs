@@ -21,22 +21,22 @@ const DATAGRAM: usize = 64 * 1024;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 
 /// One message of a datagram.
-pub(super) struct Frame<'a> {
+pub(crate) struct Frame<'a> {
     /// `nlmsg_type`.
-    pub(super) kind: u16,
+    pub(crate) kind: u16,
     /// What follows the header.
-    pub(super) payload: &'a [u8],
+    pub(crate) payload: &'a [u8],
     flags: u16,
     sequence: u32,
 }
 
 /// A request the kernel refused, or a socket that failed.
 #[derive(Debug)]
-pub(super) struct Refused {
+pub(crate) struct Refused {
     /// The error number.
-    pub(super) error: io::Error,
+    pub(crate) error: io::Error,
     /// The kernel's own words on it, if it had any.
-    pub(super) words: Option<String>,
+    pub(crate) words: Option<String>,
 }
 
 impl From<io::Error> for Refused {
@@ -58,7 +58,7 @@ impl std::error::Error for Refused {}
 
 /// A socket for requests, one at a time. Meant to be opened for a job and dropped after it: a
 /// request that was given up half-way takes its unread answers with it.
-pub(super) struct Requests {
+pub(crate) struct Requests {
     socket: AsyncFd<Socket>,
     sequence: u32,
     buffer: Vec<u8>,
@@ -66,7 +66,7 @@ pub(super) struct Requests {
 
 impl Requests {
     /// A socket in the calling thread's network namespace.
-    pub(super) fn open() -> io::Result<Self> {
+    pub(crate) fn open() -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.set_non_blocking(true)?;
@@ -77,7 +77,7 @@ impl Requests {
 
     /// Dumps a table. True if it changed meanwhile (`NLM_F_DUMP_INTR`), so that the answer may
     /// lack something.
-    pub(super) async fn dump(
+    pub(crate) async fn dump(
         &mut self,
         message: RouteNetlinkMessage,
         each: impl FnMut(Frame<'_>),
@@ -86,7 +86,7 @@ impl Requests {
     }
 
     /// Asks for one object.
-    pub(super) async fn get(
+    pub(crate) async fn get(
         &mut self,
         message: RouteNetlinkMessage,
         each: impl FnMut(Frame<'_>),
@@ -95,7 +95,7 @@ impl Requests {
     }
 
     /// Changes something. `flags` are those beside `NLM_F_REQUEST` and `NLM_F_ACK`.
-    pub(super) async fn change(
+    pub(crate) async fn change(
         &mut self,
         message: RouteNetlinkMessage,
         flags: u16,
@@ -158,14 +158,14 @@ fn result(payload: &[u8]) -> Result<(), Refused> {
 }
 
 /// A socket that listens to multicast groups.
-pub(super) struct Notifications {
+pub(crate) struct Notifications {
     socket: AsyncFd<Socket>,
     buffer: Vec<u8>,
 }
 
 /// Whether everything was heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Heard {
+pub(crate) enum Heard {
     /// Every notification so far.
     All,
     /// As many as asked for; more are waiting.
@@ -177,7 +177,7 @@ pub(super) enum Heard {
 impl Notifications {
     /// Listens to `groups` (`RTNLGRP_*`) with a receive buffer of `buffer` bytes, beyond
     /// `net.core.rmem_max` too.
-    pub(super) fn open(groups: &[u32], buffer: usize) -> io::Result<Self> {
+    pub(crate) fn open(groups: &[u32], buffer: usize) -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.set_non_blocking(true)?;
@@ -190,12 +190,12 @@ impl Notifications {
 
     /// Hears the notifications of other network namespaces too, of those that have an id in this
     /// one (`NETLINK_LISTEN_ALL_NSID`).
-    pub(super) fn listen_to_all_namespaces(&self) -> io::Result<()> {
+    pub(crate) fn listen_to_all_namespaces(&self) -> io::Result<()> {
         self.socket.get_ref().set_listen_all_namespaces(true)
     }
 
     /// Waits until there is something to hear. Hears nothing yet, so it may be dropped at any time.
-    pub(super) async fn wait(&self) -> io::Result<()> {
+    pub(crate) async fn wait(&self) -> io::Result<()> {
         self.socket.readable().await.map(|mut guard| guard.retain_ready())
     }
 
@@ -204,7 +204,7 @@ impl Notifications {
     /// After an overrun the rest is thrown away: the kernel neither delivers nor reports anything
     /// more until the queue is empty (`NETLINK_S_CONGESTED`), so what is read anew must be read
     /// after that.
-    pub(super) fn hear(
+    pub(crate) fn hear(
         &mut self,
         most: usize,
         mut each: impl FnMut(Frame<'_>),

@@ -10,14 +10,19 @@ use std::net::IpAddr;
 
 use super::model::{Device, Encap};
 use change::Change;
+pub(crate) use change::check_name;
 pub use error::Error;
 
 mod change;
 mod error;
 mod message;
 mod spec;
+mod veth;
+mod vlan;
 
 pub use spec::{BridgeSpec, TunnelSpec};
+pub use veth::{Owner, VethSpec, add_veth, del_interface, owner};
+pub use vlan::{add_access_port, set_access_vlan};
 
 /// Something that was changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -102,6 +107,32 @@ pub async fn del_bridge(name: &str) -> Result<Vec<Action>, Error> {
     change.end(Ok(())).await
 }
 
+/// Deletes a bridge that has no ports; one that has any, or is none, is left alone.
+pub async fn del_bridge_if_empty(name: &str) -> Result<(), Error> {
+    let mut change = Change::begin().await?;
+    let Ok(bridge) = change.bridge(name) else { return Ok(()) };
+    if change.has_ports(bridge) {
+        return Ok(());
+    }
+    change.delete(bridge, name, Action::BridgeDeleted(name.to_owned())).await
+}
+
+/// Whether a bridge exists; an error if the name belongs to something else.
+pub async fn is_bridge(name: &str) -> Result<bool, Error> {
+    match Change::begin().await?.bridge(name) {
+        Ok(_) => Ok(true),
+        Err(Error::NoBridge(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Brings an interface up.
+pub async fn bring_up(interface: &str) -> Result<(), Error> {
+    let mut change = Change::begin().await?;
+    let index = change.interface(interface)?;
+    change.bring_up(index, interface).await
+}
+
 /// Makes an interface a port of a bridge and brings it up.
 pub async fn add_port(bridge: &str, interface: &str) -> Result<Vec<Action>, Error> {
     let mut change = Change::begin().await?;
@@ -176,8 +207,7 @@ impl Change {
 
     async fn add_port(&mut self, bridge: &str, interface: &str) -> Result<(), Error> {
         let index = self.bridge(bridge)?;
-        let port =
-            self.link(interface).ok_or_else(|| Error::NoInterface(interface.to_owned()))?.index();
+        let port = self.interface(interface)?;
         if self.join(index, port, interface).await? {
             self.done.push(Action::PortAdded {
                 bridge: bridge.to_owned(),

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::docker;
 use crate::api::DEFAULT_SOCKET;
 use crate::bridge::model::Encap;
 use crate::bridge::provision::TunnelSpec;
@@ -27,6 +28,8 @@ use crate::datapath::Hook;
         ovs-loader status                     what is accelerated now\n  \
         ovs-loader stats                      how many packets took which path, and why\n  \
         ovs-loader accelerate br-ex off       compare with the slow path\n  \
+        ovs-loader docker add-port br-ex eth1 web --ipaddress=10.0.0.5/24\n                                              \
+        a container as a port of a bridge\n  \
         ovs-loader down                       remove everything; traffic goes on\n\n\
         Exit status: 0 done, 1 an error, 2 wrong usage."
 )]
@@ -46,6 +49,16 @@ pub struct Cli {
     )]
     pub bpffs: PathBuf,
 
+    /// The directory for what is known of attached containers; it outlives restarts
+    #[arg(
+        long,
+        global = true,
+        env = "OVS_EBPF_STATE_DIR",
+        value_name = "DIR",
+        default_value = crate::docker::DEFAULT_STATE_DIR
+    )]
+    pub state_dir: PathBuf,
+
     /// Say more on stderr; RUST_LOG chooses in detail
     #[arg(short, long, global = true)]
     pub verbose: bool,
@@ -62,6 +75,9 @@ pub(super) enum Command {
         /// The configuration file (TOML); without one, every bridge that can be is accelerated
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// Where an Open vSwitch has its sockets [default: /var/run/openvswitch]; may be repeated
+        #[arg(long, value_name = "DIR")]
+        ovs_rundir: Vec<PathBuf>,
         /// Replace the daemon that runs, without a packet leaving the fast path
         #[arg(long)]
         takeover: bool,
@@ -74,6 +90,9 @@ pub(super) enum Command {
         /// The configuration file (TOML)
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// Where an Open vSwitch has its sockets [default: /var/run/openvswitch]; may be repeated
+        #[arg(long, value_name = "DIR")]
+        ovs_rundir: Vec<PathBuf>,
         /// Print one JSON object
         #[arg(long)]
         json: bool,
@@ -119,6 +138,8 @@ pub(super) enum Command {
         #[command(subcommand)]
         command: PortCommand,
     },
+    /// Attach containers to bridges, with ovs-docker's commands
+    Docker(docker::Docker),
     /// Detach everything and remove the pins; traffic goes on over the bridge
     Down,
 }
@@ -135,6 +156,9 @@ const CONFIG_EXAMPLE: &str = r#"Configuration (everything is optional; the value
   bypass_nft_netdev = false      # … netdev hooks
   bypass_br_netfilter = false    # … bridge netfilter
   bypass_egress_filters = false  # … egress filters of ports
+
+  [ovs]
+  rundirs = ["/var/run/openvswitch"]   # where each Open vSwitch has its sockets
 
   [[bridge]]                     # created or completed at start
   name = "br-ex"

@@ -6,6 +6,7 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use ovs_ebpf_common::Reason;
 
 use crate::api::report::{BridgeStatus, FdbReport, Stats, Status, Traffic, TunnelReport, Why};
+use crate::docker::Listed;
 
 pub(super) fn status(status: &Status) -> String {
     let mut text = String::new();
@@ -98,6 +99,28 @@ pub(super) fn tunnels(report: &TunnelReport) -> String {
             number(tunnel.rx.packets),
             number(tunnel.rx.bytes),
             Cell::new(accelerated(status.accelerated, &status.why)),
+        ]);
+    }
+    lines(&rows)
+}
+
+pub(super) fn attachments(all: &Vec<Listed>) -> String {
+    let mut rows =
+        table(&["bridge", "interface", "container", "port", "addresses", "vlan", "attached"]);
+    for one in all {
+        rows.add_row([
+            one.bridge.clone(),
+            one.interface.clone(),
+            one.container.clone(),
+            one.port.clone(),
+            or_dash((!one.addresses.is_empty()).then(|| one.addresses.join(" "))),
+            or_dash(one.vlan),
+            match (one.attached, one.by_ovs_docker) {
+                (true, false) => "yes".to_owned(),
+                (true, true) => "yes, by ovs-docker".to_owned(),
+                (false, false) => "no: waits for its container".to_owned(),
+                (false, true) => "no: left by ovs-docker".to_owned(),
+            },
         ]);
     }
     lines(&rows)

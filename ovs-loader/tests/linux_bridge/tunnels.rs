@@ -61,6 +61,7 @@ fn vxlan_options_are_read_as_set() {
                 ttl: Some(7),
                 df: true,
                 link: None,
+                device: None,
                 ageing: Some(Duration::from_secs(77)),
                 unsupported: vec![],
                 fdb: [].into(),

@@ -101,6 +101,30 @@ impl Host {
         registry::files(&self.lab).join(format!("h{}", self.number))
     }
 
+    /// Where its daemon keeps what is known of attached containers.
+    pub fn state(&self) -> PathBuf {
+        self.files().join("state")
+    }
+
+    /// A network namespace without any interface but `lo`, as a container has it that nobody has
+    /// attached yet. It ends with the lab.
+    ///
+    /// # Errors
+    /// With what `ip` said.
+    pub fn add_namespace(&self, name: &str) -> Result<Namespace> {
+        Namespace::create(format!("{}-n{}-{name}", self.lab, self.number))
+    }
+
+    /// Starts an Open vSwitch beside the host's bridge, whose datapath forwards nothing.
+    ///
+    /// # Errors
+    /// With what its daemons said.
+    pub fn add_dummy_ovs(&mut self) -> Result<()> {
+        let rundir = self.files().join("ovs");
+        self.ovs = Some(Ovs::start_dummy(&self.namespace, rundir)?);
+        Ok(())
+    }
+
     /// Its containers in the order in which they came.
     pub fn containers(&self) -> &[Container] {
         &self.containers
@@ -166,31 +190,31 @@ impl Host {
     pub(super) fn add_ovs_bridge(
         &mut self,
         encap: Encap,
-        options: &[&str],
+        options: &str,
         underlays: &[Ipv4Addr],
     ) -> Result<()> {
         let rundir = self.files().join("ovs");
         let ovs = self.ovs.insert(Ovs::start(&self.namespace, rundir)?);
-        ovs.vsctl(&["add-br", "br-ex"])?;
-        self.namespace.try_exec(&["ip", "link", "show", "dev", "br-ex"]).context(
-            "Open vSwitch made no bridge: does this kernel lack the module openvswitch?",
-        )?;
         let kind = match encap {
             Encap::Vxlan => "vxlan",
             Encap::Gre => "gre",
         };
-        let remotes: Vec<&Ipv4Addr> =
-            underlays.iter().filter(|other| other.octets()[3] != self.number).collect();
-        for remote in &remotes {
-            let port = &format!("{kind}-{}", remote.octets()[3]);
-            let (kind, remote) = (format!("type={kind}"), format!("options:remote_ip={remote}"));
-            let add = ["add-port", "br-ex", port, "--", "set", "interface", port, &kind, &remote];
-            ovs.vsctl(&[&add, options].concat())?;
+        let mut commands = String::from("add-br br-ex");
+        for remote in underlays.iter().filter(|other| other.octets()[3] != self.number) {
+            let port = format!("{kind}-{}", remote.octets()[3]);
+            commands += &format!(
+                " -- add-port br-ex {port} -- set interface {port} type={kind} \
+                 options:remote_ip={remote} {options}"
+            );
             // A full mesh has no loop if tunnels don't forward to one another.
-            if remotes.len() > 1 {
-                ovs.vsctl(&["set", "port", port, "protected=true"])?;
+            if underlays.len() > 2 {
+                commands += &format!(" -- set port {port} protected=true");
             }
         }
+        ovs.vsctl(&commands.split_whitespace().collect::<Vec<_>>())?;
+        self.namespace.try_exec(&["ip", "link", "show", "dev", "br-ex"]).context(
+            "Open vSwitch made no bridge: does this kernel lack the module openvswitch?",
+        )?;
         // What ovs-vswitchd could not do is in the database and nowhere else.
         let errors = ovs.vsctl(&["--columns=name,error", "find", "interface", "error!=[]"])?;
         ensure!(errors.is_empty(), "Open vSwitch in {} says:\n{errors}", self.namespace.name());

@@ -91,7 +91,7 @@ impl Loader {
         let output = File::create(&log).context("cannot make the daemon's log")?;
 
         let mut command = host.command(&binary.to_string_lossy());
-        command.arg("run").args(arguments);
+        command.arg("run").args(arguments).arg("--state-dir").arg(host.state());
         if socket.is_none() {
             command.arg("--socket").arg(directory.join("control.sock"));
         }

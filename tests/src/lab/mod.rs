@@ -12,6 +12,7 @@
 
 mod capture;
 pub mod counters;
+mod engine;
 mod fast_packets;
 mod host;
 mod loader;
@@ -21,12 +22,13 @@ mod registry;
 pub mod traffic;
 mod wait;
 
-use std::{env, net::Ipv4Addr};
+use std::{env, net::Ipv4Addr, thread};
 
 use anyhow::{Context as _, Result};
 
 pub use self::{
     capture::Capture,
+    engine::Engine,
     fast_packets::FastPackets,
     host::{Container, Host},
     loader::{Loader, binary},
@@ -91,21 +93,21 @@ impl Lab {
     }
 
     /// Builds a lab whose bridges are Open vSwitch's. `options` are those of the tunnels' interfaces
-    /// for ovs-vsctl: `options:key=42`. A tunnel's port is `gre-N` or `vxlan-N` for host N.
+    /// for ovs-vsctl: `options:key=42 options:ttl=9`. A tunnel's port is `gre-N` or `vxlan-N` for host N.
     ///
     /// # Errors
     /// Without root, and where Open vSwitch or its kernel module is missing.
     ///
     /// # Panics
     /// See [`build`](Self::build).
-    pub fn build_ovs(encap: Encap, options: &[&str], containers: &[u8]) -> Result<Self> {
+    pub fn build_ovs(encap: Encap, options: &str, containers: &[u8]) -> Result<Self> {
         Self::with(containers, |host, underlays| host.add_ovs_bridge(encap, options, underlays))
     }
 
     /// Builds a lab with bridges that `add_bridge` makes, given the underlay's addresses.
     fn with(
         containers: &[u8],
-        add_bridge: impl Fn(&mut Host, &[Ipv4Addr]) -> Result<()>,
+        add_bridge: impl Fn(&mut Host, &[Ipv4Addr]) -> Result<()> + Sync,
     ) -> Result<Self> {
         assert!((2..=24).contains(&containers.len()), "2 to 24 hosts");
         let mut lab = Self { name: registry::register()?, hosts: Vec::new(), kept: false };
@@ -114,12 +116,18 @@ impl Lab {
         }
         lab.join()?;
         let underlays: Vec<Ipv4Addr> = lab.hosts.iter().map(Host::underlay).collect();
-        for (host, count) in lab.hosts.iter_mut().zip(containers) {
+        // At once: Open vSwitch takes its time to start.
+        let furnish = |host: &mut Host, count| -> Result<()> {
             add_bridge(host, &underlays)?;
-            for _ in 0..*count {
-                host.add_container()?;
-            }
-        }
+            (0..count).try_for_each(|_| host.add_container())
+        };
+        thread::scope(|scope| {
+            let hosts = lab.hosts.iter_mut().zip(containers);
+            let threads: Vec<_> =
+                hosts.map(|(host, count)| scope.spawn(|| furnish(host, *count))).collect();
+            let results = threads.into_iter().map(|thread| thread.join().expect("no panic"));
+            results.collect::<Result<Vec<()>>>()
+        })?;
         Ok(lab)
     }
 

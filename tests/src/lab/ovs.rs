@@ -32,6 +32,16 @@ pub struct Ovs {
 impl Ovs {
     /// Starts both daemons with an empty database in a directory of their own.
     pub(super) fn start(namespace: &Namespace, rundir: PathBuf) -> Result<Self> {
+        Self::start_with(namespace, rundir, &[])
+    }
+
+    /// As [`start`](Self::start), on a datapath that takes every interface and forwards nothing: it
+    /// needs no kernel module.
+    pub(super) fn start_dummy(namespace: &Namespace, rundir: PathBuf) -> Result<Self> {
+        Self::start_with(namespace, rundir, &["--enable-dummy=override", "--disable-system"])
+    }
+
+    fn start_with(namespace: &Namespace, rundir: PathBuf, datapath: &[&str]) -> Result<Self> {
         fs::create_dir_all(&rundir).with_context(|| format!("cannot make {}", rundir.display()))?;
         let database = rundir.join("conf.db").to_string_lossy().into_owned();
         let socket = rundir.join("db.sock");
@@ -43,7 +53,11 @@ impl Ovs {
             },
             vswitchd: Daemon {
                 program: "ovs-vswitchd",
-                arguments: vec![format!("unix:{}", socket.display())],
+                arguments: [&*format!("unix:{}", socket.display())]
+                    .iter()
+                    .chain(datapath)
+                    .map(|argument| (*argument).to_owned())
+                    .collect(),
                 running: None,
             },
             namespace: namespace.clone(),
@@ -51,7 +65,6 @@ impl Ovs {
         };
         ovs.run("ovsdb-tool", &["create", &database, SCHEMA])?;
         ovs.start_ovsdb_server()?;
-        ovs.vsctl(&["--no-wait", "init"])?;
         ovs.start_vswitchd()?;
         Ok(ovs)
     }
@@ -90,9 +103,15 @@ impl Ovs {
     /// # Errors
     /// With what it said.
     pub fn run(&self, program: &str, arguments: &[&str]) -> Result<String> {
-        let environment = environment(&self.rundir);
-        let environment = environment.each_ref().map(String::as_str);
-        self.namespace.try_exec(&[&["env"], &environment[..], &[program], arguments].concat())
+        let mut command = self.namespace.command(program);
+        command.args(arguments).envs(environment(&self.rundir));
+        let output = command.output().with_context(|| format!("cannot start {program}"))?;
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        if !output.status.success() {
+            let (shown, stderr) = (arguments.join(" "), String::from_utf8_lossy(&output.stderr));
+            bail!("`{program} {shown}` failed ({}):\n{stdout}{stderr}", output.status);
+        }
+        Ok(stdout.into_owned())
     }
 
     /// Starts ovs-vswitchd and waits until it forwards as the database says.
@@ -132,9 +151,8 @@ impl Ovs {
 }
 
 /// What makes each of Open vSwitch's programs use this directory alone.
-fn environment(rundir: &Path) -> [String; 4] {
-    ["OVS_RUNDIR", "OVS_DBDIR", "OVS_LOGDIR", "OVS_SYSCONFDIR"]
-        .map(|variable| format!("{variable}={}", rundir.display()))
+fn environment(rundir: &Path) -> [(&'static str, &Path); 4] {
+    ["OVS_RUNDIR", "OVS_DBDIR", "OVS_LOGDIR", "OVS_SYSCONFDIR"].map(|variable| (variable, rundir))
 }
 
 /// One of the daemons. Dropping it ends it.
@@ -153,9 +171,8 @@ impl Daemon {
         let log = rundir.join(format!("{program}.log"));
         let output = File::options().create(true).append(true).open(&log);
         let output = output.with_context(|| format!("cannot write {}", log.display()))?;
-        let mut command = namespace.command("env");
-        command.args(environment(rundir)).arg(program).args(&self.arguments);
-        command.args(["--pidfile", "--no-chdir"]);
+        let mut command = namespace.command(program);
+        command.args(&self.arguments).args(["--pidfile", "--no-chdir"]).envs(environment(rundir));
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let child = self.running.insert(command.spawn().context("cannot start nsenter")?);
         let control = rundir.join(format!("{program}.{}.ctl", child.id()));

@@ -1,8 +1,8 @@
 //! Two hosts in network namespaces with the kernel's own bridges and tunnels. Needs root.
 
-mod accelerated;
 mod cleanup;
 mod daemon;
+mod docker;
 mod gate;
 mod interop;
 mod mistakes;
@@ -12,3 +12,5 @@ mod support;
 mod traffic;
 mod transitions;
 mod underlay;
+
+use ovs_ebpf_tests::accelerated;

@@ -1,58 +1,13 @@
 //! What the tests of the daemon share.
 
-use std::{collections::BTreeSet, fs, time::Duration};
+use std::{collections::BTreeSet, fs};
 
-use anyhow::{Result, ensure};
-use ovs_ebpf_tests::lab::{
-    Container, FastPackets, Host, Loader, Namespace, binary,
-    traffic::{Stream, StreamReport},
-    wait_until,
+use anyhow::Result;
+use ovs_ebpf_tests::lab::{Host, Namespace, binary};
+pub(crate) use ovs_ebpf_tests::{
+    lab::traffic::BothWays,
+    why::{At, elements, has},
 };
-use serde_json::Value;
-
-/// Where a reason is reported.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum At<'a> {
-    /// At `br-ex`.
-    Bridge,
-    /// At this port.
-    Port(&'a str),
-    /// At this tunnel device.
-    Tunnel(&'a str),
-    /// At the FDB entry of this MAC.
-    Station(&'a str),
-}
-
-/// Whether the daemon reports the reason there now.
-///
-/// # Panics
-/// When the daemon does not answer.
-pub(crate) fn has(loader: &Loader, at: At<'_>, reason: &str) -> bool {
-    let answer = match at {
-        At::Station(_) => loader.fdb(),
-        _ => loader.status(),
-    };
-    let answer = answer.unwrap_or_else(|error| panic!("{error:#}"));
-    let bridges = elements(&answer["bridges"]).filter(|bridge| bridge["name"] == "br-ex");
-    let objects: Vec<&Value> = match at {
-        At::Bridge => bridges.collect(),
-        At::Port(name) => named(bridges.flat_map(|bridge| elements(&bridge["ports"])), name),
-        At::Tunnel(name) => named(bridges.flat_map(|bridge| elements(&bridge["tunnels"])), name),
-        At::Station(mac) => {
-            elements(&answer["entries"]).filter(|entry| entry["mac"] == mac).collect()
-        }
-    };
-    objects.iter().flat_map(|object| elements(&object["why"])).any(|why| why["reason"] == reason)
-}
-
-fn named<'a>(objects: impl Iterator<Item = &'a Value>, name: &str) -> Vec<&'a Value> {
-    objects.filter(|object| object["name"] == name).collect()
-}
-
-/// The elements of an array, none of anything else.
-pub(crate) fn elements(value: &Value) -> impl Iterator<Item = &Value> {
-    value.as_array().into_iter().flatten()
-}
 
 /// Runs shell commands in a namespace; the first that fails ends the test.
 pub(crate) fn shell(namespace: &Namespace, script: &str) -> String {
@@ -68,7 +23,9 @@ pub(crate) fn ovs_loader(host: &Host, arguments: &[&str]) -> Result<String> {
     let binary = binary()?;
     let bpffs = format!("OVS_EBPF_BPFFS={}", host.bpffs().display());
     let socket = format!("OVS_EBPF_SOCKET={}", host.files().join("control.sock").display());
-    host.try_exec(&[&["env", &bpffs, &socket, &*binary.to_string_lossy()], arguments].concat())
+    let state = format!("OVS_EBPF_STATE_DIR={}", host.state().display());
+    let environment = ["env", &bpffs, &socket, &state, &*binary.to_string_lossy()];
+    host.try_exec(&[&environment[..], arguments].concat())
 }
 
 /// All that a command could have changed on a host, line by line, without what changes by itself.
@@ -103,61 +60,5 @@ impl<'a> State<'a> {
         let now = Self::of(self.host);
         let changed: Vec<_> = self.lines.symmetric_difference(&now.lines).collect();
         assert!(changed.is_empty(), "{changed:#?}");
-    }
-}
-
-/// A stream of 1000 packets per second in each direction.
-pub(crate) struct BothWays {
-    there: Stream,
-    back: Stream,
-}
-
-impl BothWays {
-    pub(crate) fn start(one: &Container, other: &Container) -> Result<Self> {
-        Ok(Self {
-            there: Stream::start(one, (other, other.ipv4().into()))?,
-            back: Stream::start(other, (one, one.ipv4().into()))?,
-        })
-    }
-
-    /// Packets that have arrived so far.
-    pub(crate) fn arrived(&self) -> (u64, u64) {
-        (self.there.arrived(), self.back.arrived())
-    }
-
-    /// Waits until so many more packets have arrived on each side.
-    #[track_caller]
-    pub(crate) fn goes_on(&self, packets: u64) {
-        let before = self.arrived();
-        wait_until(Duration::from_secs(3), "packets both ways", || {
-            let now = self.arrived();
-            (now.0 >= before.0 + packets && now.1 >= before.1 + packets).then_some(())
-        });
-    }
-
-    /// Waits until this daemon's programs carry both streams.
-    #[track_caller]
-    pub(crate) fn is_fast(&self, loader: &Loader, limit: Duration) {
-        let read = || loader.fast_packets().unwrap_or_else(|error| panic!("{error:#}"));
-        let before = read();
-        wait_until(limit, "the fast path both ways", || {
-            let FastPackets { sent, received, .. } = read() - before;
-            (sent >= 100 && received >= 100).then_some(())
-        });
-    }
-
-    /// Ends both streams.
-    pub(crate) fn stop(self) -> Result<[StreamReport; 2]> {
-        Ok([self.there.stop()?, self.back.stop()?])
-    }
-
-    /// Ends both streams, of which no packet was lost or came twice.
-    pub(crate) fn arrived_whole(self) -> Result<()> {
-        let reports = self.stop()?;
-        ensure!(
-            reports.iter().all(|report| report.lost == 0 && report.duplicated == 0),
-            "{reports:?}"
-        );
-        Ok(())
     }
 }

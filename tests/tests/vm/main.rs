@@ -1,4 +1,5 @@
-//! Two hosts with Open vSwitch and its kernel datapath, which few machines have: `cargo xtask test
+//! Two hosts with Open vSwitch's kernel datapath or gretap, which not every machine has: `cargo xtask test
 //! --vm` runs these in a virtual machine. Needs root.
 
+mod gretap;
 mod plain;

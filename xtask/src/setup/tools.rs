@@ -35,15 +35,17 @@ pub(super) const TOOLS: &[Tool] = &[
     tool("tcpdump", "tcpdump", TEST, "captures packets on the uplink"),
     tool("ethtool", "ethtool", TEST, "offloads of the test hosts' devices"),
     tool("nft", "nftables", TEST, "firewall rules that a bypass must respect"),
-    tool("ovs-vswitchd", "openvswitch-switch", TEST, "Open vSwitch's daemons and tools"),
+    tool("c++", "g++", &[Purpose::Fuzz], "builds the fuzzer's own part"),
     tool("iptables", "iptables", TEST, "firewall rules that a bypass must respect"),
+    tool("dockerd", "docker.io", TEST, "containers that start, stop and restart"),
+    tool("uuidgen", "uuid-runtime", TEST, "ovs-docker, to compare with, runs it"),
     tool("qemu-system-x86_64", "qemu-system-x86", VM, "runs kernels that this machine has not"),
     tool("busybox", "busybox-static", TEST_AND_VM, "starts the virtual machine"),
     tool("depmod", "kmod", VM, "finds the modules of the virtual machine's kernel"),
     tool("setpriv", "util-linux", VM, "ends the virtual machine with what has started it"),
-    tool("ovsdb-server", "openvswitch-common", VM, "Open vSwitch in the virtual machine"),
-    tool("ovs-vswitchd", OVS, VM, "Open vSwitch in the virtual machine"),
-    tool("ovs-vsctl", OVS, VM, "Open vSwitch in the virtual machine"),
+    tool("ovsdb-server", "openvswitch-common", TEST_AND_VM, "Open vSwitch's database"),
+    tool("ovs-vswitchd", OVS, TEST_AND_VM, "Open vSwitch"),
+    tool("ovs-vsctl", OVS, TEST_AND_VM, "Open vSwitch"),
 ];
 
 const fn tool(

@@ -32,7 +32,8 @@ release=$(uname -r)
 mkdir -p "/root/lib/modules/$release"
 mount --bind "/root$(cat /modules/directory)" "/root/lib/modules/$release"
 
-# Results leave by the second serial port, byte by byte.
+# Results leave by the other serial ports, byte by byte.
 stty raw -echo < /root/dev/ttyS1
+stty raw -echo < /root/dev/ttyS2
 cp /script /root/run/script
 exec switch_root /root /bin/sh /run/script

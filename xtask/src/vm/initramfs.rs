@@ -132,6 +132,7 @@ mod tests {
         archive.add("bin/sh", 0o120_777, b"busybox");
         let mut cpio = Command::new(BUSYBOX);
         cpio.args(["cpio", "-tv"]).stdin(Stdio::piped()).stdout(Stdio::piped());
+        cpio.stderr(Stdio::null());
         let mut child = cpio.spawn().unwrap();
         child.stdin.take().unwrap().write_all(&archive.finish()).unwrap();
         let output = child.wait_with_output().unwrap();

@@ -8,6 +8,9 @@ pub(super) const MARK: u8 = 0x1e;
 /// In such a line: the machine is up.
 pub(super) const READY: &str = "ready";
 
+/// How many times longer than on the usual machine a lab may take: `$LAB_PATIENCE`.
+const PATIENCE: u32 = 6;
+
 /// A program that runs as root in the virtual machine.
 #[derive(Debug, Default)]
 pub(crate) struct Job {
@@ -19,13 +22,17 @@ pub(crate) struct Job {
     pub(crate) words: Vec<String>,
 }
 
-/// The shell script that runs jobs in turn, each with its stdout on the second serial port and its
-/// stderr on the third.
+/// The shell script that runs jobs in turn. Their stdout leaves by the second serial port and their
+/// stderr by the third, through pipes: to a program, a serial port is a terminal.
 pub(super) fn script(jobs: &[Job]) -> String {
-    let mut script = String::from(
-        "export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
+    let mut script = format!(
+        "export LAB_PATIENCE={PATIENCE}\n\
+         export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
          export HOME=/root LC_ALL=C.UTF-8\n\
-         exec < /dev/null > /dev/ttyS1 2> /dev/ttyS2\n\
+         mkfifo /run/stdout /run/stderr\n\
+         cat < /run/stdout > /dev/ttyS1 &\n\
+         cat < /run/stderr > /dev/ttyS2 &\n\
+         exec < /dev/null > /run/stdout 2> /run/stderr\n\
          ip link set lo up\n",
     );
     let mut add = |line: std::fmt::Arguments<'_>| {
@@ -40,7 +47,8 @@ pub(super) fn script(jobs: &[Job]) -> String {
         add(format_args!("(cd {directory} && exec env {})\n", words.join(" ")));
         add(format_args!("printf '\\036%d\\n' $?\n"));
     }
-    add(format_args!("echo b > /proc/sysrq-trigger\nsleep 60\n"));
+    // Once all has left.
+    add(format_args!("exec > /dev/null 2>&1\nwait\necho b > /proc/sysrq-trigger\n"));
     script
 }
 

@@ -25,21 +25,24 @@ const SILENCE: Duration = Duration::from_secs(180);
 const LIFE: Duration = Duration::from_secs(30 * 60);
 /// So many of the console's last lines tell what went wrong.
 const LAST_LINES: usize = 40;
-/// Warnings and worse: the emulated port is slow.
-const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 oops=panic mitigations=off";
+/// Warnings and worse alone: the emulated port is slow. Devices and namespaces go without waiting
+/// for every processor's next tick.
+const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 oops=panic mitigations=off \
+                            rcupdate.rcu_expedited=1";
 
 /// A running virtual machine. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Machine {
     child: Child,
-    /// What it prints to either stream.
     output: Receiver<Chunk>,
-    /// Of stdout, not yet looked at.
-    pending: Vec<u8>,
+    results: Results,
     console: PathBuf,
+    /// How long it may say nothing.
+    silence: Duration,
     end: Instant,
 }
 
+/// What it prints.
 #[derive(Debug)]
 enum Chunk {
     /// On the port for results.
@@ -66,20 +69,24 @@ impl Machine {
         fs::write(&initramfs, content)
             .with_context(|| format!("cannot write {}", initramfs.display()))?;
 
-        let mut child = qemu(&kernel, &initramfs, &console)
-            .spawn()
+        let mut machine = Self::start(qemu(&kernel, &initramfs, &console), console, SILENCE)
             .context("cannot start qemu-system-x86_64 of package qemu-system-x86")?;
-        let (sender, output) = mpsc::channel();
-        forward(child.stdout.take().expect("stdout is piped"), sender.clone(), Chunk::Out);
-        forward(child.stderr.take().expect("stderr is piped"), sender, Chunk::Err);
-        let end = Instant::now() + LIFE;
-        let mut machine = Self { child, output, pending: Vec::new(), console, end };
         let line = machine.until_mark(&mut |_| Ok(()))?;
         if line != READY {
             bail!("the virtual machine said {line:?} instead of {READY:?}");
         }
         step.done();
         Ok(machine)
+    }
+
+    fn start(mut command: Command, console: PathBuf, silence: Duration) -> io::Result<Self> {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn()?;
+        let (sender, output) = mpsc::channel();
+        forward(child.stdout.take().expect("stdout is piped"), sender.clone(), Chunk::Out);
+        forward(child.stderr.take().expect("stderr is piped"), sender, Chunk::Err);
+        let end = Instant::now() + LIFE;
+        Ok(Self { child, output, results: Results::default(), console, silence, end })
     }
 
     /// Waits for the end of the next job, giving its output to `sink` as it comes, and returns its
@@ -95,36 +102,43 @@ impl Machine {
         line.parse().with_context(|| format!("{line:?} is no exit status"))
     }
 
+    /// Waits for the machine's end after its last job, for what the jobs still had to say.
+    ///
+    /// # Errors
+    /// See [`next_status`](Self::next_status).
+    pub(crate) fn finish(mut self) -> Result<()> {
+        while self.receive()? {}
+        Ok(())
+    }
+
     /// Passes output on up to the next marked line, which it returns.
     fn until_mark(&mut self, sink: &mut dyn FnMut(&[u8]) -> io::Result<()>) -> Result<String> {
         loop {
-            let mark = self.pending.iter().position(|byte| *byte == MARK);
-            let plain: Vec<u8> = self.pending.drain(..mark.unwrap_or(self.pending.len())).collect();
-            sink(&plain).context("cannot pass the output on")?;
-            if let Some(end) = self.pending.iter().position(|byte| *byte == b'\n')
-                && mark.is_some()
-            {
-                let line: Vec<u8> = self.pending.drain(..=end).collect();
-                return Ok(String::from_utf8_lossy(&line[1..end]).into_owned());
+            sink(&self.results.output()).context("cannot pass the output on")?;
+            if let Some(line) = self.results.mark() {
+                return Ok(line);
             }
-            self.receive()?;
+            if !self.receive()? {
+                bail!("it ended too early{}", self.log());
+            }
         }
     }
 
-    fn receive(&mut self) -> Result<()> {
+    /// Waits for output; `false` if there will be no more.
+    fn receive(&mut self) -> Result<bool> {
         let left = self.end.saturating_duration_since(Instant::now());
-        match self.output.recv_timeout(SILENCE.min(left)) {
-            Ok(Chunk::Out(bytes)) => self.pending.extend(bytes),
+        match self.output.recv_timeout(self.silence.min(left)) {
+            Ok(Chunk::Out(bytes)) => self.results.0.extend(bytes),
             Ok(Chunk::Err(bytes)) => io::stderr().write_all(&bytes).context("cannot write")?,
-            Err(RecvTimeoutError::Disconnected) => bail!("it ended too early{}", self.log()),
-            Err(RecvTimeoutError::Timeout) if left < SILENCE => {
+            Err(RecvTimeoutError::Disconnected) => return Ok(false),
+            Err(RecvTimeoutError::Timeout) if left < self.silence => {
                 bail!("it was not done within {LIFE:?}{}", self.log())
             }
             Err(RecvTimeoutError::Timeout) => {
-                bail!("it hangs: no output for {SILENCE:?}{}", self.log())
+                bail!("it hangs: no output for {:?}{}", self.silence, self.log())
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The console's last lines, to follow an error.
@@ -142,6 +156,28 @@ impl Drop for Machine {
         // After its last job it ends by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// What came by the port for results and was not looked at: the jobs' output and marked lines.
+#[derive(Debug, Default)]
+struct Results(Vec<u8>);
+
+impl Results {
+    /// Takes the output up to the next marked line.
+    fn output(&mut self) -> Vec<u8> {
+        let mark = self.0.iter().position(|byte| *byte == MARK);
+        self.0.drain(..mark.unwrap_or(self.0.len())).collect()
+    }
+
+    /// Takes a marked line that comes next and is whole, without its mark and its end.
+    fn mark(&mut self) -> Option<String> {
+        if self.0.first() != Some(&MARK) {
+            return None;
+        }
+        let end = self.0.iter().position(|byte| *byte == b'\n')?;
+        let line: Vec<u8> = self.0.drain(..=end).collect();
+        Some(String::from_utf8_lossy(&line[1..end]).into_owned())
     }
 }
 
@@ -166,7 +202,6 @@ fn qemu(kernel: &Kernel, initramfs: &Path, console: &Path) -> Command {
     command.args(["-add-fd", "fd=3,set=3"]);
     command.args(["-chardev", "file,id=stderr,path=/dev/fdset/3,append=on"]);
     command.args(["-serial", "chardev:stderr"]);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
 
@@ -191,4 +226,46 @@ fn target() -> Result<PathBuf> {
     let program = env::current_exe().context("cannot find this program's own file")?;
     let target = program.ancestors().find(|directory| directory.join("CACHEDIR.TAG").is_file());
     Ok(target.context("this program is in no target directory")?.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(script: &str) -> Machine {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        let console = env::temp_dir().join(format!("console-{:?}", thread::current().id()));
+        fs::write(&console, "one\nthe last\n").unwrap();
+        Machine::start(command, console, Duration::from_millis(300)).unwrap()
+    }
+
+    #[test]
+    fn output_comes_before_the_status_of_its_job() {
+        let mut machine = machine(r"printf 'a\nb\0360\nc\0361'; sleep 0.1; printf '01\nrest'");
+        let mut output = Vec::new();
+        let mut next = |output: &mut Vec<u8>| {
+            machine.next_status(|bytes| {
+                output.extend_from_slice(bytes);
+                Ok(())
+            })
+        };
+        assert_eq!(next(&mut output).unwrap(), 0);
+        assert_eq!(output, b"a\nb");
+        assert_eq!(next(&mut output).unwrap(), 101);
+        assert_eq!(output, b"a\nbc");
+        let error = next(&mut output).unwrap_err().to_string();
+        assert!(error.contains("too early") && output == b"a\nbcrest", "{error}");
+        let console = machine.console.clone();
+        machine.finish().unwrap();
+        fs::remove_file(console).unwrap();
+    }
+
+    #[test]
+    fn a_hang_ends_with_the_consoles_last_lines() {
+        let mut machine = machine("exec sleep 30");
+        let error = machine.next_status(|_| Ok(())).unwrap_err().to_string();
+        assert!(error.contains("hangs") && error.ends_with("one\nthe last"), "{error}");
+        fs::remove_file(&machine.console).unwrap();
+    }
 }

@@ -27,14 +27,47 @@ pub(super) async fn dump() -> Result<Bridges, Refused> {
     let mut requests = Requests::open()?;
     let links = dump_links(&mut requests).await?;
     let mut bridges = bridges(&links, Defaults::read());
-    add_peers(&mut bridges, &links, &mut requests).await?;
+    let ports = bridges.values_mut().flat_map(|bridge| bridge.ports.values_mut());
+    add_peers(ports, &links, &mut requests).await?;
     Ok(bridges)
 }
 
+/// A link, as the port that it is for Open vSwitch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::bridge) struct Member {
+    pub(in crate::bridge) port: Port,
+    /// It is in a datapath of the kernel's; `None` where the kernel has no such datapath at all.
+    pub(in crate::bridge) in_datapath: Option<bool>,
+}
+
+/// The links of the calling thread's network namespace that have one of these names.
+pub(in crate::bridge) async fn dump_members(
+    wanted: impl Fn(&str) -> bool,
+) -> Result<BTreeMap<String, Member>, Refused> {
+    let mut requests = Requests::open()?;
+    let messages = dump_links(&mut requests).await?;
+    let defaults = Defaults::read();
+    let links: Vec<_> = messages.iter().map(Link::new).collect();
+    let is_datapath = |link: &&Link<'_>| {
+        link.name == "ovs-system"
+            && matches!(link.kind, Some(InfoKind::Other(kind)) if kind == "openvswitch")
+    };
+    let datapath = links.iter().find(is_datapath).map(Link::index);
+    let mut members: BTreeMap<_, _> = links
+        .iter()
+        .filter(|link| wanted(link.name))
+        .map(|link| {
+            let in_datapath = datapath.map(|datapath| link.controller == Some(datapath));
+            (link.name.to_owned(), Member { port: port(link, defaults), in_datapath })
+        })
+        .collect();
+    let ports = members.values_mut().map(|member| &mut member.port);
+    add_peers(ports, &messages, &mut requests).await?;
+    Ok(members)
+}
+
 /// Every link of the socket's network namespace.
-pub(in crate::bridge) async fn dump_links(
-    requests: &mut Requests,
-) -> Result<Vec<LinkMessage>, Refused> {
+pub(crate) async fn dump_links(requests: &mut Requests) -> Result<Vec<LinkMessage>, Refused> {
     let mut links = Vec::new();
     for _ in 0..TRIES {
         links.clear();
@@ -57,13 +90,13 @@ fn parse(payload: &[u8]) -> Option<LinkMessage> {
 }
 
 /// The parts of a link that matter here.
-pub(in crate::bridge) struct Link<'a> {
+pub(crate) struct Link<'a> {
     message: &'a LinkMessage,
-    pub(in crate::bridge) name: &'a str,
-    mac: Mac,
+    pub(crate) name: &'a str,
+    pub(crate) mac: Mac,
     mtu: u32,
     /// The bridge (or bond, or VRF) that it is a port of.
-    pub(in crate::bridge) controller: Option<IfIndex>,
+    pub(crate) controller: Option<IfIndex>,
     /// `IFLA_LINK`: for a veth its peer, in the namespace of `namespace`.
     link: Option<IfIndex>,
     /// `IFLA_LINK_NETNSID`: where `link` lives, or a tunnel's underlay, if elsewhere.
@@ -77,7 +110,7 @@ pub(in crate::bridge) struct Link<'a> {
 }
 
 impl<'a> Link<'a> {
-    pub(in crate::bridge) fn new(message: &'a LinkMessage) -> Self {
+    pub(crate) fn new(message: &'a LinkMessage) -> Self {
         let mut link = Self {
             message,
             name: "",
@@ -124,21 +157,27 @@ impl<'a> Link<'a> {
         link
     }
 
-    pub(in crate::bridge) fn index(&self) -> IfIndex {
+    pub(crate) fn index(&self) -> IfIndex {
         self.message.header.index
     }
 
     /// Administratively up.
-    pub(in crate::bridge) fn is_up(&self) -> bool {
+    pub(crate) fn is_up(&self) -> bool {
         self.has(LinkFlags::Up)
     }
 
-    pub(in crate::bridge) fn is_bridge(&self) -> bool {
+    pub(crate) fn is_bridge(&self) -> bool {
         matches!(self.data, Some(InfoData::Bridge(_)))
     }
 
+    /// A bridge that keeps VLANs apart.
+    pub(crate) fn vlan_filtering(&self) -> bool {
+        let Some(InfoData::Bridge(info)) = self.data else { return false };
+        info.contains(&InfoBridge::VlanFiltering(true))
+    }
+
     /// As the port of a bridge that it is or would be.
-    pub(in crate::bridge) fn port(&self) -> Port {
+    pub(crate) fn port(&self) -> Port {
         port(self, Defaults::read())
     }
 
@@ -266,13 +305,13 @@ fn device(link: &Link<'_>, defaults: Defaults) -> Device {
 
 /// Completes the veth ports with what is known of their peers.
 async fn add_peers(
-    bridges: &mut Bridges,
+    ports: impl Iterator<Item = &mut Port>,
     messages: &[LinkMessage],
     requests: &mut Requests,
 ) -> Result<(), Refused> {
     let links: HashMap<_, _> =
         messages.iter().map(|message| (message.header.index, Link::new(message))).collect();
-    for port in bridges.values_mut().flat_map(|bridge| bridge.ports.values_mut()) {
+    for port in ports {
         let Device::Veth(peer) = &mut port.device else { continue };
         let Some(link) = links.get(&port.ifindex) else { continue };
         let Some(index) = link.link else { continue };

@@ -18,17 +18,17 @@ const IFLA_GRE_IGNORE_DF: u16 = 19;
 
 /// What the network namespace says where a device says nothing.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Defaults {
+pub(in crate::bridge) struct Defaults {
     /// `net.ipv4.ip_default_ttl`.
     pub(super) ttl: u8,
     /// `net.ipv4.ip_local_port_range`.
-    pub(super) source_ports: (u16, u16),
+    pub(in crate::bridge) source_ports: (u16, u16),
 }
 
 impl Defaults {
     /// Reads them in the calling thread's network namespace; the kernel's own where `/proc` is
     /// not mounted.
-    pub(super) fn read() -> Self {
+    pub(in crate::bridge) fn read() -> Self {
         let text = |name| std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok();
         Self {
             ttl: text("ip_default_ttl").and_then(|text| text.trim().parse().ok()).unwrap_or(64),
@@ -55,6 +55,7 @@ fn bare(encap: Encap) -> Tunnel {
         ttl: None,
         df: false,
         link: None,
+        device: None,
         ageing: None,
         unsupported: Vec::new(),
         fdb: HashMap::new(),

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::jsonrpc::{self, Connection};
+use super::jsonrpc::{self, Connection, Notification};
 use super::value::{Datum, Malformed, Row, Uuid};
 
 /// The database.
-const DATABASE: &str = "Open_vSwitch";
+pub(super) const DATABASE: &str = "Open_vSwitch";
 
 /// How long ovsdb-server has for an answer.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -107,6 +107,16 @@ impl Client {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Asks anything else.
+    pub(super) async fn call(&mut self, method: &str, params: Value) -> Result<Value, Error> {
+        Ok(self.connection.call(method, params, LIMIT, |_| ()).await?)
+    }
+
+    /// Waits for the next notification.
+    pub(super) async fn notification(&mut self) -> Result<Notification, Error> {
+        Ok(self.connection.notification().await?)
     }
 
     async fn transact_within(

@@ -20,7 +20,7 @@ const LONGEST_NAME: usize = 15;
 
 /// A change under way.
 pub(super) struct Change {
-    requests: Requests,
+    pub(super) requests: Requests,
     links: Vec<LinkMessage>,
     /// What was changed so far.
     pub(super) done: Vec<Action>,
@@ -63,9 +63,22 @@ impl Change {
         result.map(|()| self.done)
     }
 
+    /// Takes note of how to take the last step back.
+    pub(super) fn undo_with(&mut self, what: String, message: RouteNetlinkMessage) {
+        self.undo.push(Undo { what, message });
+    }
+
     /// An interface by its name.
     pub(super) fn link(&self, name: &str) -> Option<links::Link<'_>> {
         self.links.iter().map(links::Link::new).find(|link| link.name == name)
+    }
+
+    /// An interface's name by its index.
+    pub(super) fn name_of(&self, index: IfIndex) -> String {
+        let mut links = self.links.iter().map(links::Link::new);
+        links
+            .find(|link| link.index() == index)
+            .map_or_else(|| format!("interface {index}"), |link| link.name.to_owned())
     }
 
     /// A bridge's ifindex.
@@ -75,6 +88,17 @@ impl Change {
             Some(_) => Err(Error::NotBridge(name.to_owned())),
             None => Err(Error::NoBridge(name.to_owned())),
         }
+    }
+
+    /// Whether a bridge has ports.
+    pub(super) fn has_ports(&self, bridge: IfIndex) -> bool {
+        self.links.iter().map(links::Link::new).any(|link| link.controller == Some(bridge))
+    }
+
+    /// An interface's ifindex.
+    pub(super) fn interface(&self, name: &str) -> Result<IfIndex, Error> {
+        let link = self.link(name).ok_or_else(|| Error::NoInterface(name.to_owned()))?;
+        Ok(link.index())
     }
 
     /// A port of a bridge.
@@ -90,7 +114,7 @@ impl Change {
         Ok(link.port())
     }
 
-    async fn request(
+    pub(super) async fn request(
         &mut self,
         message: RouteNetlinkMessage,
         flags: u16,
@@ -110,7 +134,7 @@ impl Change {
         self.set_up(index, name).await
     }
 
-    async fn create(
+    pub(super) async fn create(
         &mut self,
         name: &str,
         kind: Kind,
@@ -160,12 +184,7 @@ impl Change {
         match controller {
             Some(controller) if controller == bridge => Ok(false),
             Some(controller) => {
-                let owner = self.links.iter().map(links::Link::new);
-                let owner = owner
-                    .filter(|link| link.index() == controller)
-                    .map(|link| link.name.to_owned())
-                    .next()
-                    .unwrap_or_else(|| format!("interface {controller}"));
+                let owner = self.name_of(controller);
                 Err(Error::Taken { interface: name.to_owned(), owner })
             }
             None => {
@@ -409,7 +428,7 @@ fn words(
 }
 
 /// As the kernel's `dev_valid_name`, and without `%`, which makes the kernel choose a number.
-fn check_name(name: &str) -> Result<(), Error> {
+pub(crate) fn check_name(name: &str) -> Result<(), Error> {
     let bad = |byte: u8| byte.is_ascii_whitespace() || b"/:%".contains(&byte);
     if name.is_empty()
         || name.len() > LONGEST_NAME

@@ -62,6 +62,17 @@ pub enum Error {
         /// What it should be.
         wanted: String,
     },
+    /// The bridge does not look at VLANs.
+    #[error(
+        "{bridge} does not filter VLANs, so that VLAN {vlan} would mean nothing: turn it on with \
+         `ip link set {bridge} type bridge vlan_filtering 1`"
+    )]
+    NoVlans {
+        /// The bridge.
+        bridge: String,
+        /// The VLAN asked for.
+        vlan: u16,
+    },
     /// The tunnel's description makes no sense.
     #[error("tunnel of {bridge}: {problem}")]
     Tunnel {
@@ -123,6 +134,7 @@ pub(super) enum Kind {
     Vxlan,
     GreTap,
     Ip6GreTap,
+    Veth,
 }
 
 impl Kind {
@@ -142,6 +154,7 @@ impl Kind {
             Self::Vxlan => "vxlan",
             Self::GreTap => "gretap",
             Self::Ip6GreTap => "ip6gretap",
+            Self::Veth => "veth",
         }
     }
 
@@ -151,6 +164,7 @@ impl Kind {
             Self::Vxlan => "vxlan",
             Self::GreTap => "ip_gre",
             Self::Ip6GreTap => "ip6_gre",
+            Self::Veth => "veth",
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Load and probes between namespaces.
 
+mod both_ways;
 mod datagrams;
 mod group;
 mod iperf;
@@ -8,6 +9,7 @@ mod stream;
 mod transfer;
 
 pub use self::{
+    both_ways::BothWays,
     datagrams::Datagrams,
     group::reaches,
     iperf::{Tcp, Udp, tcp, udp},

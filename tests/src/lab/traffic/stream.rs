@@ -18,6 +18,10 @@ use crate::lab::{Namespace, patience};
 
 /// How long packets may be on their way after the last was sent.
 const TAIL: Duration = Duration::from_millis(500);
+/// How long a second copy of a packet may be on its way when all have arrived.
+const COPIES: Duration = Duration::from_millis(50);
+/// Not all packets are sent yet.
+const SENDING: u64 = u64::MAX;
 /// Bytes of a packet, without headers.
 const SIZE: usize = 64;
 
@@ -83,7 +87,7 @@ impl Stream {
             .with_context(|| format!("no route to {target}"))?;
 
         let (stop, arrived) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (stop_sender, sent_all) = (Arc::clone(&stop), Arc::new(AtomicBool::new(false)));
+        let (stop_sender, sent_all) = (Arc::clone(&stop), Arc::new(AtomicU64::new(SENDING)));
         let (done, count) = (Arc::clone(&sent_all), Arc::clone(&arrived));
         let interval = Duration::from_secs(1) / per_second;
         Ok(Self {
@@ -91,7 +95,7 @@ impl Stream {
             arrived,
             sender: Some(thread::spawn(move || {
                 let sent = send(&outgoing, interval, &stop_sender);
-                sent_all.store(true, Ordering::Release);
+                sent_all.store(*sent.as_ref().unwrap_or(&0), Ordering::Release);
                 sent
             })),
             receiver: Some(thread::spawn(move || receive(&incoming, &done, &count))),
@@ -150,10 +154,10 @@ fn send(socket: &UdpSocket, interval: Duration, stop: &AtomicBool) -> Result<u64
     Ok(number)
 }
 
-fn receive(socket: &UdpSocket, sent_all: &AtomicBool, arrived: &AtomicU64) -> Result<Received> {
+fn receive(socket: &UdpSocket, sent_all: &AtomicU64, arrived: &AtomicU64) -> Result<Received> {
     let mut received = Received::default();
     let mut last: Option<Instant> = None;
-    let mut end: Option<Instant> = None;
+    let mut sent_at: Option<Instant> = None;
     let mut packet = [0; SIZE];
     loop {
         let result = socket.recv(&mut packet);
@@ -172,8 +176,13 @@ fn receive(socket: &UdpSocket, sent_all: &AtomicBool, arrived: &AtomicU64) -> Re
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error).context("cannot receive"),
         }
-        if sent_all.load(Ordering::Acquire) && now > *end.get_or_insert(now + patience(TAIL)) {
-            return Ok(received);
+        let sent = sent_all.load(Ordering::Acquire);
+        if sent != SENDING {
+            let missing = sent > received.seen.len() as u64;
+            let tail = patience(if missing { TAIL } else { COPIES });
+            if now > *sent_at.get_or_insert(now) + tail {
+                return Ok(received);
+            }
         }
     }
 }

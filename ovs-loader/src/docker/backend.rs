@@ -1,0 +1,81 @@
+//! The bridges that containers are attached to: the kernel's, and Open vSwitch's.
+
+use std::path::Path;
+
+use super::record::{Attachment, Backend};
+use super::{Error, ovs};
+use crate::bridge::provision;
+
+impl Backend {
+    /// Whose a bridge is; `None` if nobody has one of that name.
+    pub(super) async fn of(bridge: &str, rundir: &Path) -> Result<Option<Self>, Error> {
+        if let Some(mut switch) = ovs::connect_if_there(rundir).await?
+            && switch.has_bridge(bridge).await?
+        {
+            return Ok(Some(Self::Ovs { rundir: rundir.to_owned() }));
+        }
+        Ok(provision::is_bridge(bridge).await?.then_some(Self::Linux))
+    }
+
+    /// Whose a new bridge is to be: Open vSwitch's where it runs.
+    pub(super) async fn for_new(rundir: &Path) -> Result<Self, Error> {
+        Ok(match ovs::connect_if_there(rundir).await? {
+            Some(_) => Self::Ovs { rundir: rundir.to_owned() },
+            None => Self::Linux,
+        })
+    }
+
+    /// Creates a bridge.
+    pub(super) async fn create(&self, bridge: &str, wait: bool) -> Result<(), Error> {
+        match self {
+            Self::Linux => provision::add_bridge(bridge).await.map(drop)?,
+            Self::Ovs { rundir } => ovs::connect(rundir).await?.add_bridge(bridge, wait).await?,
+        }
+        Ok(())
+    }
+
+    /// Deletes a bridge that nobody else uses.
+    pub(super) async fn delete_if_empty(&self, bridge: &str) -> Result<(), Error> {
+        match self {
+            Self::Linux => provision::del_bridge_if_empty(bridge).await?,
+            Self::Ovs { rundir } => ovs::connect(rundir).await?.del_bridge_if_empty(bridge).await?,
+        }
+        Ok(())
+    }
+
+    /// Makes the attachment's port one of its bridge, and brings it up.
+    pub(super) async fn attach(&self, attachment: &Attachment, wait: bool) -> Result<(), Error> {
+        let Attachment { bridge, port, vlan, .. } = attachment;
+        match self {
+            Self::Linux => provision::add_access_port(bridge, port, *vlan).await.map(drop)?,
+            Self::Ovs { rundir } => {
+                ovs::connect(rundir).await?.add_port(attachment, wait).await?;
+                provision::bring_up(port).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a port out of its bridge. A Linux bridge forgets it when it is deleted.
+    pub(super) async fn detach(&self, port: &str) -> Result<(), Error> {
+        match self {
+            Self::Linux => Ok(()),
+            Self::Ovs { rundir } => ovs::connect(rundir).await?.del_port(port).await,
+        }
+    }
+
+    /// Makes a port the access port of a VLAN.
+    pub(super) async fn set_vlan(
+        &self,
+        bridge: &str,
+        port: &str,
+        vlan: u16,
+        wait: bool,
+    ) -> Result<(), Error> {
+        match self {
+            Self::Linux => provision::set_access_vlan(bridge, port, vlan).await?,
+            Self::Ovs { rundir } => ovs::connect(rundir).await?.set_vlan(port, vlan, wait).await?,
+        }
+        Ok(())
+    }
+}

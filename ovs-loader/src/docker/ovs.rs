@@ -1,0 +1,222 @@
+//! Ports of Open vSwitch's bridges, as `ovs-docker` writes them: the Interface row's `external_ids`
+//! have `container_id`, as the container was called, and `container_iface`.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::time::Duration;
+
+use super::Error;
+use super::record::Attachment;
+use crate::bridge::ovs::db::{self, Client, Condition, Mutation, Outcome, Transaction};
+use crate::bridge::ovs::jsonrpc;
+use crate::bridge::ovs::value::{Atom, Datum, Row, Uuid};
+
+/// How long ovs-vswitchd has to take a change up.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// A port of a container, ours or `ovs-docker`'s.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Port {
+    /// The port's and its interface's name.
+    pub(super) name: String,
+    /// The bridge.
+    pub(super) bridge: String,
+    /// As the container was called.
+    pub(super) container: String,
+    /// The interface in the container.
+    pub(super) interface: String,
+    /// The VLAN of an access port.
+    pub(super) vlan: Option<u16>,
+}
+
+/// One Open vSwitch.
+pub(super) struct Switch {
+    client: Client,
+}
+
+/// Connects to the Open vSwitch of a directory.
+pub(super) async fn connect(rundir: &Path) -> Result<Switch, Error> {
+    Ok(Switch { client: Client::connect(rundir).await? })
+}
+
+/// As [`connect`]; `None` if none runs.
+pub(super) async fn connect_if_there(rundir: &Path) -> Result<Option<Switch>, Error> {
+    match Client::connect(rundir).await {
+        Ok(client) => Ok(Some(Switch { client })),
+        Err(db::Error::Connection(jsonrpc::Error::Connect { .. })) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+impl Switch {
+    pub(super) async fn has_bridge(&mut self, bridge: &str) -> Result<bool, Error> {
+        let named = [Condition::equal("name", bridge)];
+        Ok(!self.select("Bridge", &named, &["name"]).await?.is_empty())
+    }
+
+    /// Every port of a container.
+    pub(super) async fn ports(&mut self) -> Result<Vec<Port>, Error> {
+        let all = Transaction::new()
+            .select("Bridge", &[], &["name", "ports"])
+            .select("Port", &[], &["_uuid", "interfaces", "tag"])
+            .select("Interface", &[], &["_uuid", "name", "external_ids"]);
+        let outcomes = self.client.transact(all).await?;
+        let [bridges, ports, interfaces] = &outcomes[..] else { return Ok(Vec::new()) };
+        let identity = |row: &Row| row.uuids("_uuid").next().cloned();
+        let by_id = |outcome: &Outcome| -> HashMap<Uuid, Row> {
+            outcome.rows.iter().filter_map(|row| Some((identity(row)?, row.clone()))).collect()
+        };
+        let (ports, interfaces) = (by_id(ports), by_id(interfaces));
+        let mut found = Vec::new();
+        for bridge in &bridges.rows {
+            for port in bridge.uuids("ports").filter_map(|uuid| ports.get(uuid)) {
+                for row in port.uuids("interfaces").filter_map(|uuid| interfaces.get(uuid)) {
+                    let id = |key| row.value("external_ids", key).map(str::to_owned);
+                    let (Some(container), Some(interface)) =
+                        (id("container_id"), id("container_iface"))
+                    else {
+                        continue;
+                    };
+                    found.push(Port {
+                        name: row.text("name").to_owned(),
+                        bridge: bridge.text("name").to_owned(),
+                        container,
+                        interface,
+                        vlan: port.integer("tag").and_then(|tag| u16::try_from(tag).ok()),
+                    });
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// `ovs-vsctl add-br`.
+    pub(super) async fn add_bridge(&mut self, name: &str, wait: bool) -> Result<(), Error> {
+        let interface = Row::new([("name", name.into()), ("type", "internal".into())]);
+        let port = Row::new([("name", name.into()), ("interfaces", named("i"))]);
+        let bridge = Row::new([("name", name.into()), ("ports", named("p"))]);
+        let add = Transaction::new()
+            .comment(&format!("ovs-loader: add bridge {name}"))
+            .insert_named("Interface", &interface, "i")
+            .insert_named("Port", &port, "p")
+            .insert_named("Bridge", &bridge, "b")
+            .mutate("Open_vSwitch", &[], &[Mutation::insert("bridges", named("b"))]);
+        self.change(add, wait).await?;
+        self.check(name, wait).await
+    }
+
+    /// `ovs-vsctl del-br`, if there is no port but the bridge's own.
+    pub(super) async fn del_bridge_if_empty(&mut self, name: &str) -> Result<(), Error> {
+        let condition = [Condition::equal("name", name)];
+        let rows = self.select("Bridge", &condition, &["_uuid", "ports"]).await?;
+        let Some(uuid) = rows.first().filter(|row| row.uuids("ports").count() <= 1) else {
+            return Ok(());
+        };
+        let Some(uuid) = uuid.uuids("_uuid").next().cloned() else { return Ok(()) };
+        let remove = Transaction::new()
+            .comment(&format!("ovs-loader: delete bridge {name}"))
+            .mutate("Open_vSwitch", &[], &[Mutation::delete("bridges", uuid)]);
+        self.change(remove, false).await
+    }
+
+    /// `ovs-vsctl add-port` with `ovs-docker`'s external_ids. Where a row of the port's name is left
+    /// of an earlier run of the container, the new one replaces it.
+    pub(super) async fn add_port(
+        &mut self,
+        attachment: &Attachment,
+        wait: bool,
+    ) -> Result<(), Error> {
+        let Attachment { bridge, port: name, container, interface, vlan, .. } = attachment;
+        self.del_port(name).await?;
+        let ids = [("container_id", &*container.name), ("container_iface", interface)];
+        let row = Row::new([("name", (&**name).into()), ("external_ids", Datum::map(ids))]);
+        let mut port = Row::new([("name", (&**name).into()), ("interfaces", named("i"))]);
+        port.0.extend(vlan.map(|vlan| ("tag".to_owned(), i64::from(vlan).into())));
+        let condition = [Condition::equal("name", &**bridge)];
+        let still_there = [Row::new([("name", (&**bridge).into())])];
+        let add = Transaction::new()
+            .comment(&format!("ovs-loader: attach {interface} of {} to {bridge}", container.name))
+            .wait_for_rows("Bridge", &condition, &["name"], &still_there, Duration::ZERO)
+            .insert_named("Interface", &row, "i")
+            .insert_named("Port", &port, "p")
+            .mutate("Bridge", &condition, &[Mutation::insert("ports", named("p"))]);
+        self.change(add, wait).await?;
+        self.check(name, wait).await
+    }
+
+    /// `ovs-vsctl --if-exists del-port`, without waiting: what ovs-vswitchd does about it changes
+    /// nothing here.
+    pub(super) async fn del_port(&mut self, name: &str) -> Result<(), Error> {
+        let condition = [Condition::equal("name", name)];
+        let rows = self.select("Port", &condition, &["_uuid"]).await?;
+        let Some(uuid) = rows.first().and_then(|row| row.uuids("_uuid").next()).cloned() else {
+            return Ok(());
+        };
+        let owner = [Condition::includes("ports", uuid.clone())];
+        let remove = Transaction::new().comment(&format!("ovs-loader: detach {name}")).mutate(
+            "Bridge",
+            &owner,
+            &[Mutation::delete("ports", uuid)],
+        );
+        self.change(remove, false).await
+    }
+
+    /// `ovs-vsctl set port NAME tag=VLAN`.
+    pub(super) async fn set_vlan(
+        &mut self,
+        name: &str,
+        vlan: u16,
+        wait: bool,
+    ) -> Result<(), Error> {
+        let condition = [Condition::equal("name", name)];
+        let row = Row::new([("tag", i64::from(vlan).into())]);
+        let set = Transaction::new()
+            .comment(&format!("ovs-loader: {name} into VLAN {vlan}"))
+            .update("Port", &condition, &row);
+        self.change(set, wait).await
+    }
+
+    /// The VLAN of a port, if it has one; `None` without the port.
+    pub(super) async fn tag(&mut self, name: &str) -> Result<Option<Option<u16>>, Error> {
+        let rows = self.select("Port", &[Condition::equal("name", name)], &["tag"]).await?;
+        let tag = |row: &Row| row.integer("tag").and_then(|tag| u16::try_from(tag).ok());
+        Ok(rows.first().map(tag))
+    }
+
+    /// Changes the database; with `wait`, until ovs-vswitchd has taken it up.
+    async fn change(&mut self, transaction: Transaction, wait: bool) -> Result<(), Error> {
+        if wait {
+            self.client.transact_and_wait(transaction, LIMIT).await?;
+        } else {
+            self.client.transact(transaction).await?;
+        }
+        Ok(())
+    }
+
+    /// What ovs-vswitchd made of an interface that was added.
+    async fn check(&mut self, name: &str, waited: bool) -> Result<(), Error> {
+        let condition = [Condition::equal("name", name)];
+        let rows = self.select("Interface", &condition, &["error"]).await?;
+        match rows.first().map(|row| row.text("error")) {
+            Some(problem) if waited && !problem.is_empty() => {
+                Err(Error::Switch { interface: name.to_owned(), problem: problem.to_owned() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn select(
+        &mut self,
+        table: &str,
+        rows: &[Condition],
+        columns: &[&str],
+    ) -> Result<Vec<Row>, Error> {
+        let select = Transaction::new().select(table, rows, columns);
+        Ok(self.client.transact(select).await?.pop().unwrap_or_default().rows)
+    }
+}
+
+/// A row that the same transaction inserts.
+fn named(name: &str) -> Datum {
+    Atom::Named(name.to_owned()).into()
+}
