@@ -83,15 +83,11 @@ pub fn deliver(
     let decap_l3 = unsafe { (&raw const DECAP_L3).read_volatile() } != 0;
     // Neither `bpf_redirect_peer` nor segmentation reads the EtherType: the kernel has to be told of
     // another family.
-    if network == Network::Ipv6 && !decap_l3 {
-        let growth = packet.make_ipv6().map_err(|()| Reason::DecapRefused)?;
-        if packet.resize(-header_len - growth, u64::from(FLAGS)).is_err() {
-            // As below.
-            return Ok(TC_ACT_SHOT);
-        }
-    } else {
-        let flags = if network == Network::Ipv6 { TO_IPV6 } else { FLAGS };
-        packet.resize(-header_len, u64::from(flags)).map_err(|()| Reason::DecapRefused)?;
+    let flags = if network == Network::Ipv6 && decap_l3 { TO_IPV6 } else { FLAGS };
+    packet.resize(-header_len, u64::from(flags)).map_err(|()| Reason::DecapRefused)?;
+    if network == Network::Ipv6 && !decap_l3 && packet.make_ipv6(u64::from(FLAGS)).is_err() {
+        // As below.
+        return Ok(TC_ACT_SHOT);
     }
     if packet.store(ethernet, EthHdr::LEN).is_err() {
         // `resize` made the head writable, so this can't be; the frame is no longer the kernel's.

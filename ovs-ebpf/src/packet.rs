@@ -139,15 +139,18 @@ impl Packet {
         }
     }
 
-    /// Makes an IPv4 packet an IPv6 one, for what the kernel knows of it beside its bytes. Gives by how
-    /// many bytes its network header has grown, which are all to be removed: nothing is translated.
-    /// `bpf_skb_change_proto` checks before it changes anything.
+    /// Makes an IPv4 packet an IPv6 one, for what the kernel knows of it beside its bytes: nothing is
+    /// translated. `flags` are [`Self::resize`]'s.
+    ///
+    /// Only after that has shrunk the packet: it refuses GSO types that `bpf_skb_change_proto` does
+    /// not look at, and leaves a head that is writable and has the room.
     #[inline(always)]
-    pub fn make_ipv6(&self) -> Result<i32, ()> {
+    pub fn make_ipv6(&self, flags: u64) -> Result<(), ()> {
         const ETH_P_IPV6: u16 = 0x86dd;
+        const GROWTH: i32 = (Ipv6Hdr::LEN - Ipv4Hdr::LEN) as i32;
         // SAFETY: a helper on the program's own context.
         match unsafe { bpf_skb_change_proto(self.skb, ETH_P_IPV6.to_be(), 0) } {
-            0 => Ok((Ipv6Hdr::LEN - Ipv4Hdr::LEN) as i32),
+            0 => self.resize(-GROWTH, flags),
             _ => Err(()),
         }
     }

@@ -1,8 +1,11 @@
 //! The command line: what is asked, and how the answer looks.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 
 use crate::api::client::Client;
+use crate::bridge::ovs::DEFAULT_RUNDIR;
 use crate::bridge::provision;
 use crate::config::Config;
 use crate::daemon::{self, RunOptions};
@@ -23,17 +26,20 @@ mod tables;
 pub async fn execute(cli: Cli) -> Result<()> {
     let client = Client::new(&cli.socket);
     match cli.command {
-        Command::Run { config, takeover, attach } => {
+        Command::Run { config, ovs_rundir, takeover, attach } => {
             let config = Config::load(config.as_deref())?;
+            let ovs_rundirs = rundirs(ovs_rundir, &config);
             preflight::pass(&cli.bpffs)?;
             let hook = attach.hook();
             let Cli { socket, bpffs, state_dir: state, .. } = cli;
-            daemon::run(RunOptions { config, socket, bpffs, state, takeover, hook }).await
+            let options = RunOptions { config, socket, bpffs, state, ovs_rundirs, takeover, hook };
+            daemon::run(options).await
         }
-        Command::Check { config, json, attach } => {
+        Command::Check { config, ovs_rundir, json, attach } => {
             let config = Config::load(config.as_deref())?;
             let failures = preflight::failures(&cli.bpffs);
-            let mut status = daemon::check(&config, attach.hook()).await?;
+            let ovs_rundirs = rundirs(ovs_rundir, &config);
+            let mut status = daemon::check(&config, &ovs_rundirs, attach.hook()).await?;
             status.warnings.extend(failures.iter().map(ToString::to_string));
             status.warnings.extend(preflight::warnings());
             output::report(json, &status, tables::status)?;
@@ -82,6 +88,14 @@ pub async fn execute(cli: Cli) -> Result<()> {
             }
         },
     }
+}
+
+/// Those of the command line, else of the configuration, else where Open vSwitch usually is.
+fn rundirs(arguments: Vec<PathBuf>, config: &Config) -> Vec<PathBuf> {
+    if !arguments.is_empty() {
+        return arguments;
+    }
+    config.ovs_rundirs.clone().unwrap_or_else(|| vec![PathBuf::from(DEFAULT_RUNDIR)])
 }
 
 /// Says what was changed.

@@ -3,7 +3,7 @@
 //! Reading it changes nothing on the host. A mistake is reported with file, line, the text that is
 //! wrong and what to write instead.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use error::Error;
 
@@ -18,6 +18,8 @@ mod suggest;
 pub struct Config {
     /// Section `[accelerate]`.
     pub accelerate: Accelerate,
+    /// `rundirs` of section `[ovs]`: where each Open vSwitch has its sockets.
+    pub ovs_rundirs: Option<Vec<PathBuf>>,
     /// Sections `[[bridge]]`: bridges to create or complete at start.
     pub bridges: Vec<BridgeSpec>,
 }

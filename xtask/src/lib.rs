@@ -9,6 +9,8 @@ pub mod build;
 pub mod demo;
 pub mod ebpf;
 #[cfg(feature = "cli")]
+pub mod fuzz;
+#[cfg(feature = "cli")]
 pub mod lint;
 #[cfg(feature = "cli")]
 pub mod progress;

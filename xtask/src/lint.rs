@@ -12,8 +12,12 @@ use crate::{ebpf, progress};
 /// When a lint finds something.
 pub fn run() -> Result<()> {
     // The kernel programs too: their crate compiles for the host, where clippy is installed.
-    let lints: [(&str, &[&str]); 3] = [
+    let lints: [(&str, &[&str]); 4] = [
         ("checking the formatting", &["fmt", "--all", "--check"]),
+        (
+            "checking the fuzz targets' formatting",
+            &["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"],
+        ),
         (
             "checking clippy's lints",
             &["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"],

@@ -23,6 +23,10 @@ enum Command {
     Demo(xtask::demo::DemoArgs),
     /// Set up, then run every test; ends with `N passed, N failed`
     Test(xtask::test::TestArgs),
+    /// The model against the loaded programs, on other frames every time
+    Differential(xtask::test::differential::DifferentialArgs),
+    /// Feed every parser of outside bytes what a fuzzer comes up with
+    Fuzz(xtask::fuzz::FuzzArgs),
     /// Check formatting, clippy's lints and the documentation
     Lint,
 }
@@ -43,6 +47,8 @@ fn run(command: Command) -> Result<()> {
         Command::BuildEbpf(args) => xtask::build::run(&args),
         Command::Demo(args) => xtask::demo::run(&args),
         Command::Test(args) => xtask::test::run(&args),
+        Command::Differential(args) => xtask::test::differential::run(&args),
+        Command::Fuzz(args) => xtask::fuzz::run(&args),
         Command::Lint => xtask::lint::run(),
     }
 }

@@ -308,6 +308,13 @@ pub struct AllBridges<'a> {
     backends: [&'a Bridges; 2],
 }
 
+impl<'a> From<&'a Bridges> for AllBridges<'a> {
+    fn from(bridges: &'a Bridges) -> Self {
+        static NONE: Bridges = Bridges::new();
+        Self::new(bridges, &NONE)
+    }
+}
+
 impl<'a> AllBridges<'a> {
     /// The kernel's and Open vSwitch's.
     #[must_use]

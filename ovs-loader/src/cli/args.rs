@@ -75,6 +75,9 @@ pub(super) enum Command {
         /// The configuration file (TOML); without one, every bridge that can be is accelerated
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// Where an Open vSwitch has its sockets [default: /var/run/openvswitch]; may be repeated
+        #[arg(long, value_name = "DIR")]
+        ovs_rundir: Vec<PathBuf>,
         /// Replace the daemon that runs, without a packet leaving the fast path
         #[arg(long)]
         takeover: bool,
@@ -87,6 +90,9 @@ pub(super) enum Command {
         /// The configuration file (TOML)
         #[arg(long, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// Where an Open vSwitch has its sockets [default: /var/run/openvswitch]; may be repeated
+        #[arg(long, value_name = "DIR")]
+        ovs_rundir: Vec<PathBuf>,
         /// Print one JSON object
         #[arg(long)]
         json: bool,
@@ -150,6 +156,9 @@ const CONFIG_EXAMPLE: &str = r#"Configuration (everything is optional; the value
   bypass_nft_netdev = false      # … netdev hooks
   bypass_br_netfilter = false    # … bridge netfilter
   bypass_egress_filters = false  # … egress filters of ports
+
+  [ovs]
+  rundirs = ["/var/run/openvswitch"]   # where each Open vSwitch has its sockets
 
   [[bridge]]                     # created or completed at start
   name = "br-ex"

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 
 use ovs_ebpf_common::wire::vxlan::VNI_MAX;
 use serde::Deserialize;
@@ -26,6 +27,7 @@ const GRE_KEY: RangeInclusive<i64> = 0..=u32::MAX as i64;
 #[serde(deny_unknown_fields, default)]
 struct File {
     accelerate: Section,
+    ovs: Ovs,
     bridge: Vec<Spanned<Bridge>>,
 }
 
@@ -40,6 +42,12 @@ struct Section {
     bypass_nft_netdev: bool,
     bypass_br_netfilter: bool,
     bypass_egress_filters: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Ovs {
+    rundirs: Option<Vec<PathBuf>>,
 }
 
 #[derive(Deserialize)]
@@ -70,7 +78,8 @@ pub(super) fn parse(text: &str) -> Result<Config, Mistake> {
         let spec = bridge(section, &mut owners)?;
         bridges.push(spec);
     }
-    Ok(Config { accelerate: accelerate(&file.accelerate)?, bridges })
+    let accelerate = accelerate(&file.accelerate)?;
+    Ok(Config { accelerate, ovs_rundirs: file.ovs.rundirs, bridges })
 }
 
 fn accelerate(section: &Section) -> Result<Accelerate, Mistake> {

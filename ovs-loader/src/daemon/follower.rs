@@ -2,18 +2,25 @@
 //! host's rules, plans, and applies the difference.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use ovs_ebpf_common::abi::Program;
 
-use crate::bridge::linux::LinuxBridges;
-use crate::bridge::model::{Changes, IfIndex};
+use crate::bridge::host::HostBridges;
+use crate::bridge::model::{Changes, Device, IfIndex, NO_INTERFACE, Port};
 use crate::config::Accelerate;
 use crate::datapath::{Datapath, Hook};
 use crate::mirror::{Applied, Facts, Plan, TunnelIds, targets};
 use crate::rules::Rules;
 use crate::underlay::Underlay;
+
+/// For how long what ovs-vswitchd has said last holds without it: as long as the programs go on
+/// without a daemon.
+fn patience(settings: &Accelerate) -> Duration {
+    Duration::from_secs(u64::from(settings.lease_seconds))
+}
 
 /// What of the host has changed.
 enum Event {
@@ -24,25 +31,28 @@ enum Event {
 
 /// The host's state, live.
 pub(super) struct Host {
-    pub(super) bridges: LinuxBridges,
+    pub(super) bridges: HostBridges,
     pub(super) underlay: Underlay,
     pub(super) rules: Rules,
 }
 
 impl Host {
-    /// Subscribes to everything in the calling thread's network namespace.
-    pub(super) async fn open() -> Result<Self> {
+    /// Subscribes to everything in the calling thread's network namespace, and to the Open vSwitch of
+    /// each of these directories.
+    pub(super) async fn open(rundirs: &[PathBuf], settings: &Accelerate) -> Result<Self> {
+        let bridges = HostBridges::open(rundirs, patience(settings)).await;
         Ok(Self {
-            bridges: LinuxBridges::open().await.context("cannot follow the bridges")?,
+            bridges: bridges.context("cannot follow the bridges")?,
             underlay: Underlay::open().await.context("cannot follow the underlay")?,
             rules: Rules::open().await.context("cannot follow the host's rules")?,
         })
     }
 
     /// As [`Self::open`], but changes nothing, not even the neighbours' upkeep.
-    pub(super) async fn open_read_only() -> Result<Self> {
+    pub(super) async fn open_read_only(rundirs: &[PathBuf], settings: &Accelerate) -> Result<Self> {
+        let bridges = HostBridges::open(rundirs, patience(settings)).await;
         Ok(Self {
-            bridges: LinuxBridges::open().await.context("cannot read the bridges")?,
+            bridges: bridges.context("cannot read the bridges")?,
             underlay: Underlay::open_read_only().await.context("cannot read the underlay")?,
             rules: Rules::open().await.context("cannot read the host's rules")?,
         })
@@ -52,7 +62,8 @@ impl Host {
     pub(super) async fn focus(&mut self) -> Result<()> {
         let targets = targets(self.bridges.bridges());
         self.underlay.set_targets(targets.clone()).await.context("cannot resolve the underlay")?;
-        let ports = self.bridges.bridges().values().flat_map(|bridge| bridge.ports.keys().copied());
+        let ports = self.bridges.bridges().iter().flat_map(|bridge| bridge.ports.values());
+        let ports = ports.filter_map(device_of);
         let uplinks = targets.iter().filter_map(|target| match self.underlay.resolve(target)? {
             Ok(path) => Some(path.uplink),
             Err(unresolved) => unresolved.route.map(|route| route.uplink),
@@ -98,6 +109,16 @@ impl Host {
                 Event::Rules
             }
         })
+    }
+}
+
+/// The device whose hooks a port's packets pass, if it has one.
+fn device_of(port: &Port) -> Option<IfIndex> {
+    match &port.device {
+        Device::Tunnel(tunnel) if tunnel.device.is_some() => {
+            tunnel.device.as_ref().map(|device| device.ifindex)
+        }
+        _ => Some(port.ifindex).filter(|ifindex| *ifindex < NO_INTERFACE),
     }
 }
 
@@ -150,7 +171,15 @@ impl Follower {
     /// Waits for the next change of the host. Cancelling it loses nothing: it may stand in a
     /// `select!`, with [`Self::follow`] to take up what it gives.
     pub(super) async fn changed(&mut self) -> Result<Change> {
-        Ok(Change(self.host.changed().await?))
+        loop {
+            tokio::select! {
+                event = self.host.changed() => return Ok(Change(event?)),
+                station = self.datapath.events().next() => {
+                    let station = station.context("cannot hear the programs")?;
+                    self.host.bridges.hint(station.bridge);
+                }
+            }
+        }
     }
 
     /// Brings the maps in line with a change.

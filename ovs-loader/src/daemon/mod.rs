@@ -45,6 +45,8 @@ pub struct RunOptions {
     pub bpffs: PathBuf,
     /// The directory for what is known of attached containers.
     pub state: PathBuf,
+    /// Where each Open vSwitch has its sockets, once it runs.
+    pub ovs_rundirs: Vec<PathBuf>,
     /// Take over from a daemon that runs.
     pub takeover: bool,
     /// How to attach the programs.
@@ -82,8 +84,8 @@ pub async fn run(options: RunOptions) -> Result<()> {
             Err(error) => return Err(error.into()),
         }
     }
-    let host = Host::open().await?;
     let settings = options.config.accelerate;
+    let host = Host::open(&options.ovs_rundirs, &settings).await?;
     let lease = Duration::from_secs(u64::from(settings.lease_seconds));
     let datapath = Datapath::open(lock, settings.fdb_capacity, options.hook)?;
     let mut follower = Follower::start(host, datapath, settings).await?;
@@ -252,10 +254,10 @@ fn status(follower: &Follower) -> Status {
 ///
 /// # Errors
 /// Where the host can't be read.
-pub async fn check(config: &Config, hook: Hook) -> Result<Status> {
-    let mut host = Host::open_read_only().await?;
-    host.focus().await?;
+pub async fn check(config: &Config, ovs_rundirs: &[PathBuf], hook: Hook) -> Result<Status> {
     let settings = &config.accelerate;
+    let mut host = Host::open_read_only(ovs_rundirs, settings).await?;
+    host.focus().await?;
     let (off, own, refused) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
     let plan = host.plan(settings, hook, &off, &own, &refused, &mut TunnelIds::default());
     let bridges = host.bridges.bridges();

@@ -9,14 +9,14 @@ use crate::api::report::{
     BridgeStatus, Fast, FdbCount, FdbEntry, FdbReport, PortStatus, Stats, Status, Traffic, Tunnel,
     TunnelReport, TunnelStatus, Why,
 };
-use crate::bridge::model::{self, Bridge, BridgeKind, Bridges, Device, Encap, FdbKey, FdbKind};
+use crate::bridge::model::{self, AllBridges, Bridge, BridgeKind, Device, Encap, FdbKey, FdbKind};
 use crate::datapath::Tables;
 use crate::mirror::{Applied, BridgePlan, Plan, TunnelPlan, entry};
 use crate::rules::HostRules;
 
 /// The model and what was decided on it.
 pub(super) struct View<'a> {
-    pub(super) bridges: &'a Bridges,
+    pub(super) bridges: AllBridges<'a>,
     pub(super) plan: &'a Plan,
     /// What is in the maps; `None` without a daemon.
     pub(super) applied: Option<&'a Applied>,
@@ -76,7 +76,7 @@ impl View<'_> {
 
     fn planned(&self, name: Option<&str>) -> impl Iterator<Item = (&Bridge, &BridgePlan)> {
         self.bridges
-            .values()
+            .iter()
             .filter(move |bridge| name.is_none_or(|name| bridge.name == name))
             .filter_map(|bridge| Some((bridge, self.plan.bridges.get(&bridge.ifindex)?)))
     }
@@ -229,7 +229,7 @@ pub(super) fn stats(tables: &Tables) -> Result<Stats> {
 
 /// What does not stop the fast path and should be known.
 pub(super) fn warnings<'a>(
-    bridges: &Bridges,
+    bridges: AllBridges<'_>,
     plan: &Plan,
     rules: &HostRules,
     routing: impl Iterator<Item = &'a str>,
@@ -247,7 +247,7 @@ pub(super) fn warnings<'a>(
         ));
     }
     let tunnels = bridges
-        .values()
+        .iter()
         .filter(|bridge| plan.bridges.get(&bridge.ifindex).is_some_and(|plan| plan.why.is_empty()))
         .flat_map(|bridge| bridge.ports.values())
         .filter_map(|port| match &port.device {
@@ -261,6 +261,6 @@ pub(super) fn warnings<'a>(
 }
 
 /// The names of all bridges, for an error message.
-pub(super) fn names(bridges: &Bridges) -> Vec<String> {
-    bridges.values().map(|bridge| bridge.name.clone()).collect()
+pub(super) fn names(bridges: AllBridges<'_>) -> Vec<String> {
+    bridges.iter().map(|bridge| bridge.name.clone()).collect()
 }

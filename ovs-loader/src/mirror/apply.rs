@@ -11,7 +11,7 @@ use ovs_ebpf_common::abi::{
 use super::entry;
 use super::maps::{MapReader, MapWriter};
 use super::plan::Plan;
-use crate::bridge::model::{self, Bridges, IfIndex};
+use crate::bridge::model::{self, AllBridges, IfIndex};
 
 /// What the maps say, as far as this daemon or the one it adopted wrote it.
 #[derive(Debug, Default)]
@@ -85,11 +85,11 @@ impl Applied {
         &mut self,
         maps: &mut W,
         plan: &Plan,
-        bridges: &Bridges,
+        bridges: AllBridges<'_>,
     ) -> Result<(), W::Error> {
         self.settled = false;
         let mut fdb: HashMap<FdbKey, FdbValue> = HashMap::new();
-        for bridge in bridges.values() {
+        for bridge in bridges.iter() {
             for (key, entry) in &bridge.fdb {
                 if let Some(value) = entry::decide(plan, bridge, key, entry).value {
                     fdb.insert(entry::map_key(bridge, key), value);
@@ -188,7 +188,7 @@ impl Applied {
         &mut self,
         maps: &mut W,
         plan: &Plan,
-        bridges: &Bridges,
+        bridges: AllBridges<'_>,
         changes: &[(IfIndex, model::FdbKey)],
     ) -> Result<(), W::Error> {
         if !std::mem::take(&mut self.settled) {
@@ -198,7 +198,7 @@ impl Applied {
         for (ifindex, key) in changes {
             let map_key = FdbKey { bridge: *ifindex, vlan: key.vlan, mac: key.mac.0 };
             let wanted = bridges
-                .get(ifindex)
+                .get(*ifindex)
                 .and_then(|bridge| entry::decide(plan, bridge, key, bridge.fdb.get(key)?).value);
             self.refused.remove(&map_key);
             match wanted {
@@ -218,11 +218,11 @@ impl Applied {
         &mut self,
         maps: &mut W,
         plan: &Plan,
-        bridges: &Bridges,
+        bridges: AllBridges<'_>,
     ) -> Result<(), W::Error> {
         while let Some(&key) = self.refused.first() {
             let model_key = model::FdbKey { vlan: key.vlan, mac: model::Mac(key.mac) };
-            let wanted = bridges.get(&key.bridge).and_then(|bridge| {
+            let wanted = bridges.get(key.bridge).and_then(|bridge| {
                 entry::decide(plan, bridge, &model_key, bridge.fdb.get(&model_key)?).value
             });
             if let Some(value) = wanted

@@ -7,7 +7,7 @@ use ovs_ebpf_common::Reason;
 use ovs_ebpf_common::abi::Program;
 
 use crate::bridge::model::{
-    Bridge, BridgeKind, Bridges, Device, IfIndex, Port, StpState, Tunnel, Why,
+    AllBridges, Bridge, BridgeKind, Device, IfIndex, Port, StpState, Tunnel, Why,
 };
 use crate::config::Accelerate;
 use crate::datapath::Hook;
@@ -17,7 +17,7 @@ use crate::underlay::{Resolution, Target};
 /// Everything a plan is made from.
 pub struct Facts<'a> {
     /// The bridges.
-    pub bridges: &'a Bridges,
+    pub bridges: AllBridges<'a>,
     /// The way to each remote.
     pub resolve: &'a dyn Fn(&Target) -> Option<&'a Resolution>,
     /// The host's rules.
@@ -111,9 +111,17 @@ pub(super) fn port(facts: &Facts<'_>, port: &Port) -> Vec<Why> {
     if let Device::Other(kind) = &port.device {
         why.push(Why::new(Reason::PortKind, kind));
     }
-    device(facts, port.ifindex, &port.name, &mut why);
+    // The device whose hooks the port's packets pass.
+    let (ifindex, name) = match &port.device {
+        Device::Tunnel(tunnel) => match &tunnel.device {
+            Some(device) => (device.ifindex, &device.name),
+            None => (port.ifindex, &port.name),
+        },
+        _ => (port.ifindex, &port.name),
+    };
+    device(facts, ifindex, name, &mut why);
     if let Device::Tunnel(_) = &port.device
-        && let Some(tc) = facts.rules.tc.get(&port.ifindex)
+        && let Some(tc) = facts.rules.tc.get(&ifindex)
     {
         // What is decapsulated here never gets to this device.
         if let Some(id) = tc.ingress_tcx.first() {

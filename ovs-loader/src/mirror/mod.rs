@@ -5,6 +5,7 @@
 //! difference into map updates in an order that never lets a packet go astray.
 
 pub mod apply;
+mod clash;
 pub mod entry;
 mod gate;
 mod ids;

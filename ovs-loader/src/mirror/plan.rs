@@ -7,14 +7,17 @@ use std::net::IpAddr;
 
 use ovs_ebpf_common::Reason;
 use ovs_ebpf_common::abi::{
-    FdbFlags, PORT_CAPACITY, PortValue, TunnelIndexKey, TunnelIndexValue, TunnelKind, TunnelValue,
-    VXLAN_PORTS,
+    FdbFlags, PORT_CAPACITY, PortFlags, PortValue, TunnelIndexKey, TunnelIndexValue, TunnelKind,
+    TunnelValue, VXLAN_PORTS,
 };
 
+use super::clash;
 use super::gate::{self, Facts};
 use super::ids::TunnelIds;
 use super::tunnel;
-use crate::bridge::model::{Bridge, Bridges, Device, FdbKey, IfIndex, Mac, Port, Why};
+use crate::bridge::model::{
+    AllBridges, Bridge, BridgeKind, Device, FdbKey, IfIndex, Mac, Port, Why,
+};
 use crate::underlay::Path;
 
 /// What becomes of the host's bridges.
@@ -31,6 +34,8 @@ pub struct Plan {
 pub struct BridgePlan {
     /// What stands against it; empty if it is accelerated.
     pub why: Vec<Why>,
+    /// Nobody tells when it learns: the programs must.
+    pub events: bool,
     /// Every port by ifindex, tunnel ports included.
     pub ports: BTreeMap<IfIndex, PortPlan>,
 }
@@ -87,12 +92,12 @@ impl Plan {
             bridges: facts
                 .bridges
                 .iter()
-                .map(|(&ifindex, bridge)| (ifindex, plan_bridge(facts, bridge, ids)))
+                .map(|bridge| (bridge.ifindex, plan_bridge(facts, bridge, ids)))
                 .collect(),
             vxlan_ports: Default::default(),
         };
         plan.refuse_ports_beyond_capacity();
-        plan.refuse_clashes();
+        plan.refuse_clashes(facts);
         plan.assign_vxlan_ports();
         let wanted: BTreeSet<_> = plan.entries().map(|entry| entry.key).collect();
         ids.retain(|key| wanted.contains(key));
@@ -102,11 +107,11 @@ impl Plan {
     /// Whether this plan, made for the same topology, also serves these changes of the FDBs. It does
     /// not where one of them leads to a remote that no tunnel sent to so far.
     #[must_use]
-    pub fn serves(&self, bridges: &Bridges, changes: &[(IfIndex, FdbKey)]) -> bool {
+    pub fn serves(&self, bridges: AllBridges<'_>, changes: &[(IfIndex, FdbKey)]) -> bool {
         let planned = |bridge: &Bridge, port: &Port| {
             self.bridges.get(&bridge.ifindex)?.ports.get(&port.ifindex)?.tunnels.as_ref()
         };
-        bridges.values().all(|bridge| {
+        bridges.iter().all(|bridge| {
             bridge.ports.values().all(|port| {
                 let Device::Tunnel(tunnel) = &port.device else { return true };
                 let Some(ways) = planned(bridge, port) else { return false };
@@ -145,7 +150,8 @@ impl Plan {
         self.bridges.iter().flat_map(|(&bridge, plan)| {
             plan.ports.iter().filter(|(_, port)| port.why.is_empty() && port.tunnels.is_none()).map(
                 move |(&ifindex, port)| {
-                    let value = PortValue { bridge, ..PortValue::default() };
+                    let flags = if plan.events { PortFlags::EVENTS } else { 0 };
+                    let value = PortValue { bridge, flags, ..PortValue::default() };
                     (ifindex, value, port.name.as_str())
                 },
             )
@@ -179,17 +185,14 @@ impl Plan {
             });
     }
 
-    /// Two tunnels that no received packet can tell apart: the kernel may, by what the fast path
-    /// does not look at.
-    fn refuse_clashes(&mut self) {
-        let mut seen = BTreeMap::new();
-        for entry in self.entries() {
-            *seen.entry(entry.key).or_insert(0) += 1;
-        }
-        for tunnel in self.tunnels_mut() {
-            if tunnel.entry.as_ref().is_some_and(|entry| seen[&entry.key] > 1) {
-                tunnel.entry = None;
-                tunnel.why.push(Why::from(Reason::TunnelClash));
+    /// Tunnels whose packets may be another one's.
+    fn refuse_clashes(&mut self, facts: &Facts<'_>) {
+        for (bridge, port, remote) in clash::find(facts, self) {
+            let port = self.bridges.get_mut(&bridge).and_then(|plan| plan.ports.get_mut(&port));
+            let ways = port.and_then(|port| port.tunnels.as_mut());
+            if let Some(way) = ways.and_then(|ways| ways.get_mut(&remote)) {
+                way.entry = None;
+                way.why.push(Why::from(Reason::TunnelClash));
             }
         }
     }
@@ -225,7 +228,12 @@ fn plan_bridge(facts: &Facts<'_>, bridge: &Bridge, ids: &mut TunnelIds) -> Bridg
         .iter()
         .map(|(&ifindex, port)| (ifindex, plan_port(facts, bridge, &why, port, ids)))
         .collect();
-    BridgePlan { why, ports }
+    BridgePlan { why, events: needs_events(bridge), ports }
+}
+
+/// Open vSwitch tells nobody when it has learned a station; the kernel's bridge does.
+pub(super) fn needs_events(bridge: &Bridge) -> bool {
+    bridge.kind == BridgeKind::Ovs
 }
 
 fn plan_port(
@@ -250,7 +258,7 @@ fn plan_port(
     }
     let tunnels = match &port.device {
         Device::Tunnel(tunnel) => {
-            Some(tunnel::plan_ways(facts, bridge.ifindex, &why, port.mtu, tunnel, ids))
+            Some(tunnel::plan_ways(facts, bridge, &why, port.mtu, tunnel, ids))
         }
         _ => None,
     };

@@ -5,21 +5,22 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use ovs_ebpf_common::Reason;
 use ovs_ebpf_common::abi::{
-    TunnelFlags, TunnelIndexKey, TunnelIndexValue, TunnelKind, TunnelPath, TunnelValue,
+    TunnelFlags, TunnelIndexFlags, TunnelIndexKey, TunnelIndexValue, TunnelKind, TunnelPath,
+    TunnelValue,
 };
 use ovs_ebpf_common::wire::{ecn, outer};
 
 use super::gate::{self, Facts};
 use super::ids::TunnelIds;
-use super::plan::{TunnelEntry, TunnelPlan};
-use crate::bridge::model::{Bridges, Device, Encap, IfIndex, Remote, Tunnel, Why};
+use super::plan::{self, TunnelEntry, TunnelPlan};
+use crate::bridge::model::{AllBridges, Bridge, Device, Encap, IfIndex, Remote, Tunnel, Why};
 use crate::underlay::{Path, Target};
 
 /// The underlay targets of all tunnels, accelerated or not, so that `status` can show their way.
 #[must_use]
-pub fn targets(bridges: &Bridges) -> BTreeSet<Target> {
+pub fn targets(bridges: AllBridges<'_>) -> BTreeSet<Target> {
     bridges
-        .values()
+        .iter()
         .flat_map(|bridge| bridge.ports.values())
         .filter_map(|port| match &port.device {
             Device::Tunnel(tunnel) => Some(tunnel),
@@ -76,7 +77,7 @@ fn is_group(address: IpAddr) -> bool {
 /// in bytes.
 pub(super) fn plan_ways(
     facts: &Facts<'_>,
-    bridge: IfIndex,
+    bridge: &Bridge,
     port_why: &[Why],
     device_mtu: u32,
     tunnel: &Tunnel,
@@ -105,7 +106,13 @@ pub(super) fn plan_ways(
         way.entry = Some(TunnelEntry {
             id,
             key,
-            index: TunnelIndexValue { tunnel: id, bridge, uplink, ..TunnelIndexValue::default() },
+            index: TunnelIndexValue {
+                tunnel: id,
+                bridge: bridge.ifindex,
+                uplink,
+                flags: if plan::needs_events(bridge) { TunnelIndexFlags::EVENTS } else { 0 },
+                ..TunnelIndexValue::default()
+            },
             value: tunnel_value(tunnel, way.path.as_ref(), local, remote, device_mtu),
         });
         way

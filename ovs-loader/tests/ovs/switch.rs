@@ -1,5 +1,6 @@
 //! An Open vSwitch in a directory of its own.
 
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -48,7 +49,7 @@ impl Switch {
         command.arg(format!("--remote=punix:{}", socket.display()));
         command.arg(format!("--unixctl={}", self.rundir().join("ovsdb-server.ctl").display()));
         self.database = Some(self.start(command));
-        await_file(&socket);
+        poll_until(|| UnixStream::connect(&socket).is_ok(), "ovsdb-server listens");
     }
 
     /// Starts ovs-vswitchd.
@@ -59,7 +60,19 @@ impl Switch {
         command.args(["--enable-dummy=override", "--disable-system"]);
         command.arg(format!("--pidfile={}", pid_file.display()));
         self.vswitchd = Some(self.start(command));
-        await_file(&pid_file);
+        poll_until(|| pid_file.exists(), "ovs-vswitchd runs");
+    }
+
+    /// Kills ovsdb-server, as a crash would.
+    pub(crate) fn kill_database(&mut self) {
+        end(self.database.take());
+        let _ = std::fs::remove_file(self.rundir().join("db.sock"));
+    }
+
+    /// Kills ovs-vswitchd, as a crash would.
+    pub(crate) fn kill_vswitchd(&mut self) {
+        end(self.vswitchd.take());
+        let _ = std::fs::remove_file(self.pid_file());
     }
 
     /// Runs ovs-vsctl with these words.
@@ -70,6 +83,12 @@ impl Switch {
     /// Runs ovs-appctl with these words.
     pub(crate) fn appctl(&self, words: &str) -> String {
         run(self.tool("ovs-appctl").args(words.split_whitespace()))
+    }
+
+    /// Runs one of the tools by its name, with its words.
+    pub(crate) fn tool_words(&self, command: &str) -> String {
+        let (tool, words) = command.split_once(' ').expect("words");
+        run(self.tool(tool).args(words.split_whitespace()))
     }
 
     fn tool(&self, name: &str) -> Command {
@@ -102,16 +121,16 @@ fn end(child: Option<Child>) {
     }
 }
 
-fn await_file(path: &Path) {
+fn poll_until(fact: impl Fn() -> bool, words: &str) {
     let deadline = Instant::now() + DEADLINE;
-    while !path.exists() {
-        assert!(Instant::now() < deadline, "{} does not appear", path.display());
+    while !fact() {
+        assert!(Instant::now() < deadline, "not true in time: {words}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
 /// Runs a command that must succeed, and gives what it printed.
-fn run(command: &mut Command) -> String {
+pub(crate) fn run(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{command:?}: {}", text(&output.stderr));

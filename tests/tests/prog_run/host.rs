@@ -1,9 +1,10 @@
 //! A host with the programs loaded and their maps filled by hand: no daemon, no traffic.
 
+use std::collections::BTreeMap;
 use std::process::Command;
 
 use aya::{
-    Ebpf, EbpfLoader,
+    Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
     programs::SchedClassifier,
 };
@@ -17,10 +18,14 @@ use ovs_ebpf_common::{
     },
     wire::outer::{self, Outer},
 };
-use ovs_ebpf_tests::vectors::{Kind, Tunnel};
+use ovs_ebpf_tests::{
+    generate::Device,
+    model::Tables,
+    vectors::{Kind, Tunnel},
+};
 use ovs_loader::datapath::{self, OBJECT};
 
-use crate::run::{self, Input, PASS, REDIRECT};
+use crate::run::{self, Input, Outcome, PASS, REDIRECT};
 
 /// The bridge's number: no device is behind it here.
 pub(crate) const BRIDGE: u32 = 9;
@@ -37,6 +42,13 @@ pub(crate) const UNDERLAY_MTU: u32 = 1500;
 /// The first UDP source port, and how many follow it: an odd range, to see that it is kept.
 pub(crate) const SOURCE_PORTS: (u16, u16) = (40_001, 4_999);
 
+/// The devices: veths, whose other ends have the next number.
+pub(crate) const DEVICES: [Device; 3] = [
+    Device { ifindex: PORT, mac: [0x02, 0, 0, 0, 0x02, 0x01] },
+    Device { ifindex: OTHER_PORT, mac: [0x02, 0, 0, 0, 0x02, 0x02] },
+    Device { ifindex: UPLINK, mac: [0x02, 0, 0, 0, 0x01, 0x02] },
+];
+
 /// The stations of the vectors.
 pub(crate) const SENDER: [u8; 6] = [0x02, 0, 0, 0, 0x0a, 0x01];
 /// See [`SENDER`].
@@ -51,18 +63,29 @@ pub(crate) enum Verdict {
     Left(Reason),
 }
 
+/// What was seen of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Observed {
+    pub(crate) outcome: Outcome,
+    /// The counters that moved: see [`Host::moved`].
+    pub(crate) counted: Vec<(usize, u64)>,
+}
+
 /// The loaded programs and their maps. Devices are in a network namespace of the calling thread's own.
 pub(crate) struct Host {
     ebpf: Ebpf,
     control: Array<MapData, Control>,
-    ports: HashMap<MapData, u32, PortValue>,
-    fdb: HashMap<MapData, FdbKey, FdbValue>,
+    pub(crate) ports: HashMap<MapData, u32, PortValue>,
+    pub(crate) fdb: HashMap<MapData, FdbKey, FdbValue>,
     tunnels: Array<MapData, TunnelValue>,
-    tunnel_index: HashMap<MapData, TunnelIndexKey, TunnelIndexValue>,
+    pub(crate) tunnel_index: HashMap<MapData, TunnelIndexKey, TunnelIndexValue>,
     counters: PerCpuArray<MapData, ProgramCounters>,
     tunnel_counters: PerCpuArray<MapData, TunnelCounters>,
     events: Option<RingBuf<MapData>>,
-    counted: [Vec<u64>; Program::ALL.len()],
+    /// By program and CPU, as last read.
+    counted: [Vec<ProgramCounters>; Program::ALL.len()],
+    /// Ids that [`Self::set_tables`] set.
+    tunnels_set: Vec<u32>,
 }
 
 impl Host {
@@ -71,16 +94,19 @@ impl Host {
         Self::with_decap_l3(datapath::decap_l3().expect("the kernel can be asked"))
     }
 
+    /// [`Self::new`] on a kernel that must not be asked for `BPF_F_ADJ_ROOM_DECAP_L3_IPV6`, as any can
+    /// be treated.
+    pub(crate) fn on_old_kernel() -> Self {
+        Self::with_decap_l3(false)
+    }
+
     /// [`Self::new`], with what the loader tells the programs of the kernel.
     fn with_decap_l3(decap_l3: bool) -> Self {
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace: run as root");
         // No frames but the tests' own: a device that comes up would look for its neighbours.
         std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").expect("disable_ipv6");
-        for (index, mac) in [
-            (PORT, "02:00:00:00:02:01"),
-            (OTHER_PORT, "02:00:00:00:02:02"),
-            (UPLINK, "02:00:00:00:01:02"),
-        ] {
+        for Device { ifindex: index, mac } in DEVICES {
+            let mac = mac.map(|byte| format!("{byte:02x}")).join(":");
             ip(&format!(
                 "link add name dev{index} index {index} address {mac} up type veth \
                  peer name peer{index} index {}",
@@ -98,16 +124,18 @@ impl Host {
                 ebpf.program_mut(name).unwrap_or_else(|| panic!("{name}")).try_into().expect(name);
             program.load().unwrap_or_else(|error| panic!("{name}: {error:#?}"));
         }
+        let counters = map(&mut ebpf, "counters");
         let mut host = Self {
             control: map(&mut ebpf, "control"),
             ports: map(&mut ebpf, "ports"),
             fdb: map(&mut ebpf, "fdb"),
             tunnels: map(&mut ebpf, "tunnels"),
             tunnel_index: map(&mut ebpf, "tunnel_index"),
-            counters: map(&mut ebpf, "counters"),
             tunnel_counters: map(&mut ebpf, "tunnel_counters"),
             events: Some(map(&mut ebpf, "events")),
-            counted: Program::ALL.map(|_| vec![0; 2 + PACKET_REASONS]),
+            counted: Program::ALL.map(|program| per_cpu(&counters, program)),
+            counters,
+            tunnels_set: Vec::new(),
             ebpf,
         };
         host.set_lease(u64::MAX);
@@ -131,10 +159,9 @@ impl Host {
         Self::new().at_receiving_end(tunnel)
     }
 
-    /// [`Self::receiving`] on a kernel that must not be asked for `BPF_F_ADJ_ROOM_DECAP_L3_IPV6`, as
-    /// any can be treated.
+    /// [`Self::receiving`] on an old kernel.
     pub(crate) fn receiving_on_old_kernel(tunnel: &Tunnel) -> Self {
-        Self::with_decap_l3(false).at_receiving_end(tunnel)
+        Self::on_old_kernel().at_receiving_end(tunnel)
     }
 
     fn at_receiving_end(self, tunnel: &Tunnel) -> Self {
@@ -188,6 +215,21 @@ impl Host {
         self.tunnel_index.insert(key, value, 0).expect("tunnel_index");
     }
 
+    /// Makes the maps say what the tables do and nothing else.
+    pub(crate) fn set_tables(&mut self, tables: &Tables) {
+        self.control.set(0, tables.control, 0).expect("control");
+        replace(&mut self.ports, &tables.ports);
+        replace(&mut self.fdb, &tables.fdb);
+        replace(&mut self.tunnel_index, &tables.tunnel_index);
+        for id in std::mem::take(&mut self.tunnels_set) {
+            self.tunnels.set(id, TunnelValue::default(), 0).expect("tunnels");
+        }
+        for (id, value) in &tables.tunnels {
+            self.tunnels.set(*id, value, 0).expect("tunnels");
+            self.tunnels_set.push(*id);
+        }
+    }
+
     /// Lets a port and the tunnel raise events, or stops that.
     pub(crate) fn set_events(&mut self, port: u32, on: bool) {
         let flags = if on { PortFlags::EVENTS } else { 0 };
@@ -217,7 +259,12 @@ impl Host {
 
     /// The tunnel's counters, of all CPUs.
     pub(crate) fn tunnel_counters(&self) -> TunnelCounters {
-        let values = self.tunnel_counters.get(&TUNNEL, 0).expect("tunnel_counters");
+        self.tunnel_counters_of(TUNNEL)
+    }
+
+    /// A tunnel's counters, of all CPUs.
+    pub(crate) fn tunnel_counters_of(&self, id: u32) -> TunnelCounters {
+        let values = self.tunnel_counters.get(&id, 0).expect("tunnel_counters");
         values.iter().fold(TunnelCounters::default(), |sum, cpu| TunnelCounters {
             tx_packets: sum.tx_packets + cpu.tx_packets,
             tx_bytes: sum.tx_bytes + cpu.tx_bytes,
@@ -251,10 +298,8 @@ impl Host {
         gso_size: u32,
     ) -> Verdict {
         let name = program.name();
-        let loaded = self.ebpf.program(name).expect("loaded").try_into().expect("a classifier");
-        let outcome = run::run(loaded, Input { ifindex, frame, gso_size })
-            .unwrap_or_else(|error| panic!("{name}: {error:?} on {frame:02x?}"));
-        let counted = self.moved(program);
+        let Observed { outcome, counted } =
+            self.observe(program, Input { ifindex, frame, gso_size });
         match (outcome.verdict, counted.as_slice()) {
             (REDIRECT, [(0, 1), (1, bytes)]) if *bytes == frame.len() as u64 => {
                 Verdict::Forwarded(outcome.frame)
@@ -270,18 +315,42 @@ impl Host {
         }
     }
 
+    /// Runs a program, and expects nothing of it.
+    ///
+    /// # Panics
+    /// Where the kernel refuses the frame.
+    pub(crate) fn observe(&mut self, program: Program, input: Input<'_>) -> Observed {
+        let name = program.name();
+        let loaded = self.ebpf.program(name).expect("loaded").try_into().expect("a classifier");
+        let outcome = run::run(loaded, input)
+            .unwrap_or_else(|error| panic!("{name}: {error:?} on {:02x?}", input.frame));
+        Observed { outcome, counted: self.moved(program) }
+    }
+
     /// Which of a program's counters moved since this was last asked, and by how much: 0 packets,
     /// 1 bytes, from 2 on the reasons by their code.
     pub(crate) fn moved(&mut self, program: Program) -> Vec<(usize, u64)> {
-        let mut sum = vec![0; 2 + PACKET_REASONS];
-        for cpu in self.counters.get(&(program as u32), 0).expect("counters").iter() {
-            let values = [cpu.packets, cpu.bytes].into_iter().chain(cpu.reasons);
-            sum.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+        let now = per_cpu(&self.counters, program);
+        let before = std::mem::replace(&mut self.counted[program as usize], now.clone());
+        let mut deltas = [0; 2 + PACKET_REASONS];
+        // Of most CPUs none has moved: said at once, for this runs after every frame.
+        for (now, before) in now.iter().zip(&before).filter(|(now, before)| now != before) {
+            deltas[0] += now.packets - before.packets;
+            deltas[1] += now.bytes - before.bytes;
+            for code in 0..PACKET_REASONS {
+                deltas[2 + code] += now.reasons[code] - before.reasons[code];
+            }
         }
-        let before = std::mem::replace(&mut self.counted[program as usize], sum.clone());
-        let deltas = sum.iter().zip(before).map(|(sum, before)| sum - before);
-        deltas.enumerate().filter(|(_, delta)| *delta != 0).collect()
+        let moved = (0..deltas.len()).filter(|at| deltas[*at] != 0);
+        moved.map(|at| (at, deltas[at])).collect()
     }
+}
+
+fn per_cpu(
+    counters: &PerCpuArray<MapData, ProgramCounters>,
+    program: Program,
+) -> Vec<ProgramCounters> {
+    counters.get(&(program as u32), 0).expect("counters").to_vec()
 }
 
 /// A station behind a port, never validated anew.
@@ -372,6 +441,16 @@ pub(crate) fn object() -> &'static [u8] {
     OBJECT
 }
 
+fn replace<K: Pod + Ord, V: Pod>(map: &mut HashMap<MapData, K, V>, entries: &BTreeMap<K, V>) {
+    let old: Vec<_> = map.keys().collect::<Result<_, _>>().expect("the map's keys");
+    for key in old {
+        map.remove(&key).expect("an entry to remove");
+    }
+    for (key, value) in entries {
+        map.insert(key, value, 0).expect("room for an entry");
+    }
+}
+
 fn map<T>(ebpf: &mut Ebpf, name: &str) -> T
 where
     T: TryFrom<Map, Error: std::fmt::Debug>,
@@ -380,7 +459,8 @@ where
     T::try_from(map).unwrap_or_else(|error| panic!("map {name}: {error:?}"))
 }
 
-fn ip(arguments: &str) {
+/// Runs `ip` in the calling thread's namespace.
+pub(crate) fn ip(arguments: &str) {
     let output = Command::new("ip").args(arguments.split_whitespace()).output();
     let output = output.expect("ip (Debian: iproute2) can be run");
     assert!(

@@ -2,6 +2,7 @@
 //! which counter moved. Needs root.
 
 mod decap;
+mod differential;
 mod encap;
 mod events;
 mod host;

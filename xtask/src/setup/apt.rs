@@ -51,10 +51,17 @@ pub(super) fn install(packages: &[String]) -> Result<()> {
     if progress::run(&title, install()).is_ok() {
         return Ok(());
     }
+    update()?;
+    progress::run(title, install())?;
+    Ok(())
+}
+
+/// Gets fresh package lists.
+pub(crate) fn update() -> Result<()> {
+    sudo::authenticate("to update the package lists")?;
     let mut update = sudo::command("apt-get");
     update.args(["--quiet", "update"]);
     progress::run("updating the package lists", update)?;
-    progress::run(title, install())?;
     Ok(())
 }
 

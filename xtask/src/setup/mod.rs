@@ -1,7 +1,8 @@
 //! `cargo xtask setup`: finds what is missing, says what and why, and installs it.
 
-mod apt;
+pub(crate) mod apt;
 mod bpf;
+mod fuzz;
 mod tools;
 
 use anyhow::{Result, bail};
@@ -26,9 +27,12 @@ pub enum Purpose {
     Test,
     /// Tests and demo in virtual machines: what makes the machine, and what runs in there besides.
     Vm,
+    /// `cargo xtask fuzz`: the toolchain and the fuzzer.
+    Fuzz,
 }
 
-/// Sets the machine up for everything, or with `--check` reports what there is.
+/// Sets the machine up for everything but the fuzzer, which a run of it installs, or with `--check`
+/// reports what there is.
 ///
 /// # Errors
 /// When something is missing that can't be installed, or is missing at all with `--check`.
@@ -49,7 +53,11 @@ pub fn run(args: &SetupArgs) -> Result<()> {
 /// Naming what is missing, when it can't be installed.
 pub fn ensure(purpose: Purpose) -> Result<()> {
     bpf::ensure()?;
-    tools::ensure(purpose)
+    tools::ensure(purpose)?;
+    if purpose == Purpose::Fuzz {
+        fuzz::ensure()?;
+    }
+    Ok(())
 }
 
 fn report() -> Result<()> {
@@ -61,7 +69,7 @@ fn report() -> Result<()> {
             println!("BPF toolchain: {missing}");
         }
     }
-    for tool in tools::TOOLS {
+    for tool in tools::TOOLS.iter().filter(|tool| tool.purposes != [Purpose::Fuzz]) {
         let state = match tool.find() {
             Some(path) => path.display().to_string(),
             None => {

@@ -35,6 +35,7 @@ pub(super) const TOOLS: &[Tool] = &[
     tool("tcpdump", "tcpdump", TEST, "captures packets on the uplink"),
     tool("ethtool", "ethtool", TEST, "offloads of the test hosts' devices"),
     tool("nft", "nftables", TEST, "firewall rules that a bypass must respect"),
+    tool("c++", "g++", &[Purpose::Fuzz], "builds the fuzzer's own part"),
     tool("iptables", "iptables", TEST, "firewall rules that a bypass must respect"),
     tool("dockerd", "docker.io", TEST, "containers that start, stop and restart"),
     tool("uuidgen", "uuid-runtime", TEST, "ovs-docker, to compare with, runs it"),

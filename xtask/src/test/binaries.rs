@@ -70,11 +70,12 @@ impl Binary {
     }
 }
 
-/// Builds every test program.
-pub(super) fn build() -> Result<Vec<Binary>> {
+/// Builds every test program, or those that cargo's arguments select.
+pub(super) fn build(selection: &[&str]) -> Result<Vec<Binary>> {
     let mut cargo = super::cargo();
     cargo
         .args(["test", "--no-run", "--message-format=json-render-diagnostics"])
+        .args(selection)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());

@@ -1,6 +1,7 @@
 //! `cargo xtask test`: sets the machine up, then runs every tier of tests and adds them up.
 
 mod binaries;
+pub mod differential;
 mod tally;
 mod vm;
 
@@ -47,7 +48,7 @@ pub fn run(args: &TestArgs) -> Result<()> {
         setup::ensure(Purpose::Vm)?;
     }
     build()?;
-    let binaries = binaries::build()?;
+    let binaries = binaries::build(&[])?;
 
     let mut total = Tally::default();
     if args.vm.is_none() {

@@ -17,11 +17,22 @@ use crate::vm::{Job, Machine, Series};
 /// Tests of the Linux bridge that run there too, with GRE in place of VXLAN. They are few: the
 /// machine is emulated.
 const LINUX_BRIDGE: &[&str] = &[
+    "slow_path::echoes_of_every_size_come_back",
+    "daemon::life::sigterm_leaves_nothing_behind",
+    "transitions::kill_9_and_a_new_start_lose_nothing_and_stay_fast",
     "docker::vlan::containers_of_one_vlan_reach_each_other_and_no_other",
     "docker::vlan::a_vlan_that_can_no_longer_be_had_leaves_the_container_detached_not_in_another",
 ];
-/// The target that they are in.
-const NETNS: &str = "netns";
+/// Tests of the programs that run there too: other kernels verify them, and lack some flags.
+const PROGRAMS: &[&str] = &[
+    "encap::every_frame_is_encapsulated_as_scapy_does",
+    "encap::a_frame_between_two_ports_stays_as_it_is",
+    "decap::every_frame_from_scapy_is_taken_apart",
+    "decap::what_is_out_of_the_ordinary_is_left_to_the_kernel",
+    "events::the_daemon_s_reader_gives_what_is_there_and_what_comes",
+];
+/// Those by the target that they are in.
+const BORROWED: [(&str, &[&str]); 2] = [("prog_run", PROGRAMS), ("netns", LINUX_BRIDGE)];
 
 /// Kernels to test on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -90,16 +101,17 @@ pub(super) fn run(series: Series, binaries: &[Binary], filter: Option<&str>) -> 
 
 /// The tests of a program that run in the machine.
 fn chosen(binary: &Binary, filter: Option<&str>) -> Result<Vec<String>> {
-    let mut tests = if binary.tier() == Tier::Vm {
-        list(binary)?
-    } else if binary.target == NETNS {
-        let all = list(binary)?;
-        for name in LINUX_BRIDGE {
-            ensure!(all.iter().any(|test| test == name), "{} has no test {name}", binary.name);
+    let borrowed = BORROWED.iter().find(|(target, _)| *target == binary.target);
+    let mut tests = match borrowed {
+        _ if binary.tier() == Tier::Vm => list(binary)?,
+        Some((_, names)) => {
+            let all = list(binary)?;
+            for name in *names {
+                ensure!(all.iter().any(|test| test == name), "{} has no test {name}", binary.name);
+            }
+            names.iter().map(|name| (*name).to_owned()).collect()
         }
-        LINUX_BRIDGE.iter().map(|name| (*name).to_owned()).collect()
-    } else {
-        Vec::new()
+        None => Vec::new(),
     };
     tests.retain(|test| filter.is_none_or(|filter| test.contains(filter)));
     Ok(tests)

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::ValueEnum;
 
-use crate::progress;
+use crate::{progress, setup::apt};
 
 /// A kernel series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -64,7 +64,9 @@ impl Kernel {
             env::consts::ARCH
         );
         let directory = cache()?.join(format!("linux-{series}"));
-        if !directory.is_dir() {
+        if !directory.is_dir() && download(series, &directory).is_err() {
+            // The package lists are missing or name a package that is gone.
+            apt::update()?;
             download(series, &directory)?;
         }
         Self::open(&directory).with_context(|| {
@@ -113,8 +115,8 @@ fn versioned(series: Series) -> Result<String> {
     let output = command.output().context("cannot start apt-cache: kernels come from Debian")?;
     parse_depends(&String::from_utf8_lossy(&output.stdout)).with_context(|| {
         format!(
-            "apt knows no {meta}: run `apt-get update`; Linux {series} is in Debian 12 and its \
-             security updates"
+            "apt knows no {meta}: Linux {series} comes from Debian 12 or its security updates; add \
+             them to apt's sources"
         )
     })
 }

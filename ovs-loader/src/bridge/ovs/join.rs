@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ovs_ebpf_common::Reason;
 
+use super::openflow::PortConfigs;
 use super::tables::Tables;
 use super::text::Station;
 use super::tunnel;
@@ -28,6 +29,8 @@ const AGEING_RANGE: (u64, u64) = (15, 3600);
 pub(super) struct Answers {
     /// What keeps the bridge from being NORMAL alone.
     pub(super) against: Vec<Why>,
+    /// What OpenFlow has set on its ports.
+    pub(super) configs: PortConfigs,
     /// Its FDB.
     pub(super) stations: Arc<Vec<Station>>,
 }
@@ -119,6 +122,9 @@ fn bridge(known: &Known<'_>, numbers: &mut Numbers, uuid: &Uuid, row: &Row) -> B
             port.stp = spanning_tree_state(port_row);
         }
         if let Some(number) = interface.integer("ofport").and_then(|n| u16::try_from(n).ok()) {
+            let words = answers.map(|answers| answers.configs.restrictions(number.into()));
+            let words = words.into_iter().flatten();
+            port.unsupported.extend(words.map(|word| Why::new(Reason::OvsPortConfig, word)));
             by_number.insert(number, port.ifindex);
         }
         ports.insert(port.ifindex, port);

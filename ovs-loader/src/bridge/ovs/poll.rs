@@ -13,11 +13,12 @@ use ovs_ebpf_common::Reason;
 use ovs_ebpf_common::abi::EVENT_INTERVAL;
 use tokio::sync::mpsc::{Receiver, Sender};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::control::{self, Control};
 use super::join::Answers;
 use super::jsonrpc;
+use super::openflow::{self, OpenFlow, PortConfigs};
 use super::text;
 use super::value::Uuid;
 use super::{Heard, Told};
@@ -33,6 +34,10 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// Of so much time one part may pass with asking.
 const SHARE: u32 = 20;
 
+/// How long a bridge has for an answer on its OpenFlow socket. Without ovsdb-server there is none: it
+/// then takes no change either.
+const LIMIT: Duration = Duration::from_millis(100);
+
 /// How often the FDB is asked for although its counters have not changed: a fixed entry may have been
 /// replaced by another one.
 const WHOLE: Duration = Duration::from_secs(10);
@@ -47,6 +52,23 @@ enum Failed {
     Control(#[from] control::Error),
     #[error(transparent)]
     Text(#[from] text::Unknown),
+    #[error(transparent)]
+    OpenFlow(#[from] openflow::Error),
+    #[error("ovs-vswitchd's OpenFlow socket of {0} does not answer: does ovsdb-server run?")]
+    OpenFlowLate(String),
+}
+
+impl Failed {
+    /// Nobody is there, for a while maybe. Else there is an answer: a refusal, or one that is not
+    /// understood.
+    fn is_absence(&self) -> bool {
+        match self {
+            Self::Control(control::Error::Connection(jsonrpc::Error::Refused { .. })) => false,
+            Self::Control(_) | Self::OpenFlowLate(_) => true,
+            Self::OpenFlow(error) => matches!(error, openflow::Error::Socket { .. }),
+            Self::Text(_) => false,
+        }
+    }
 }
 
 /// A bridge that is asked for.
@@ -59,6 +81,8 @@ struct Asked {
     earliest: Instant,
     /// When the FDB at the latest.
     whole: Instant,
+    /// The connection for what only OpenFlow tells.
+    openflow: Option<OpenFlow>,
     /// The counters of the FDB as of the last time.
     counters: String,
     /// What was last told.
@@ -70,7 +94,16 @@ struct Asked {
 impl Asked {
     fn new(name: String, now: Instant) -> Self {
         let counters = String::new();
-        Self { name, due: now, earliest: now, whole: now, counters, told: None, failing: None }
+        Self {
+            name,
+            due: now,
+            earliest: now,
+            whole: now,
+            openflow: None,
+            counters,
+            told: None,
+            failing: None,
+        }
     }
 }
 
@@ -138,9 +171,14 @@ impl Poll {
     async fn turn(&mut self, bridge: Uuid) -> bool {
         let start = Instant::now();
         let answers = self.ask(&bridge).await;
+        let cost = start.elapsed();
+        let answers = match answers {
+            Ok(answers) => self.ask_openflow(&bridge, answers).await,
+            Err(error) => Err(error),
+        };
         let Some(asked) = self.bridges.get_mut(&bridge) else { return true };
         let now = Instant::now();
-        let pause = (now - start) * SHARE;
+        let pause = cost * SHARE;
         asked.earliest = now + pause.min(LONGEST);
         asked.due = now + pause.clamp(INTERVAL, LONGEST);
         let answers = match answers {
@@ -149,26 +187,20 @@ impl Poll {
                 answers
             }
             Err(error) => {
-                let broken = !matches!(
-                    &error,
-                    Failed::Text(_)
-                        | Failed::Control(control::Error::Connection(
-                            jsonrpc::Error::Refused { .. }
-                        ))
-                );
-                if broken {
+                if error.is_absence() {
                     self.control = None;
                 }
+                asked.openflow = None;
                 let since = *asked.failing.get_or_insert(now);
                 asked.counters.clear();
-                // The kernel's datapath goes on without ovs-vswitchd; what is not understood, or was
-                // never known, is no ground to go on.
-                let holds = !matches!(error, Failed::Text(_)) && asked.told.is_some();
+                // The kernel's datapath goes on without ovs-vswitchd, but what was never known is no
+                // ground to go on.
+                let holds = error.is_absence() && asked.told.is_some();
                 if holds && since + self.patience > now {
                     return true;
                 }
                 let against = vec![Why::new(Reason::OvsUnreachable, error.to_string())];
-                Answers { against, stations: Arc::default() }
+                Answers { against, ..Answers::default() }
             }
         };
         if asked.told.as_ref() == Some(&answers) {
@@ -199,6 +231,29 @@ impl Poll {
                 Arc::new(stations)
             }
         };
-        Ok(Answers { against, stations })
+        Ok(Answers { against, stations, configs: PortConfigs::default() })
+    }
+
+    /// Adds to the answers what OpenFlow has set on the ports; what it had where it is late.
+    async fn ask_openflow(
+        &mut self,
+        bridge: &Uuid,
+        mut answers: Answers,
+    ) -> Result<Answers, Failed> {
+        let Some(asked) = self.bridges.get_mut(bridge) else { return Ok(answers) };
+        let socket = self.rundir.join(format!("{}.mgmt", asked.name));
+        let configs = timeout(LIMIT, async {
+            let openflow = match &mut asked.openflow {
+                Some(openflow) => openflow,
+                none => none.insert(OpenFlow::open(&socket).await?),
+            };
+            openflow.ports().await
+        });
+        answers.configs = match (configs.await, &asked.told) {
+            (Ok(configs), _) => configs?,
+            (Err(_), Some(told)) => told.configs.clone(),
+            (Err(_), None) => return Err(Failed::OpenFlowLate(asked.name.clone())),
+        };
+        Ok(answers)
     }
 }

@@ -56,8 +56,9 @@ fn station(line: &str) -> Option<Station> {
         "LOCAL" => None,
         number => Some(number.parse().ok()?),
     };
+    // Below 0 once the ageing time has been changed: a fixed entry ages then, in years.
     let fixed = age == "static";
-    if words.next().is_some() || !(fixed || age.parse::<u32>().is_ok()) {
+    if words.next().is_some() || !(fixed || age.parse::<i64>().is_ok()) {
         return None;
     }
     Some(Station { key: FdbKey { vlan: vlan.parse().ok()?, mac: self::mac(mac)? }, port, fixed })
@@ -117,6 +118,7 @@ mod tests {
 LOCAL     0  aa:55:aa:55:00:00   12
     3    10  00:00:00:00:00:01  static
 65530     0  02:00:00:00:00:0a    0
+    1     0  02:00:00:00:00:0b  -2147478402
 ";
         let station =
             |vlan, mac, port, fixed| Station { key: FdbKey { vlan, mac: Mac(mac) }, port, fixed };
@@ -124,6 +126,7 @@ LOCAL     0  aa:55:aa:55:00:00   12
             stations(text).unwrap(),
             [
                 station(0, [2, 0, 0, 0, 0, 10], Some(65530), false),
+                station(0, [2, 0, 0, 0, 0, 11], Some(1), false),
                 station(0, [0xaa, 0x55, 0xaa, 0x55, 0, 0], None, false),
                 station(10, [0, 0, 0, 0, 0, 1], Some(3), true),
             ]

@@ -8,7 +8,7 @@ use crate::mirror::Applied;
 
 fn left_by(host: &Host) -> Maps {
     let mut maps = Maps::new(100);
-    Applied::default().replan(&mut maps, &host.plan(), &host.bridges).unwrap();
+    Applied::default().replan(&mut maps, &host.plan(), host.all()).unwrap();
     maps.writes = 0;
     maps
 }
@@ -16,7 +16,7 @@ fn left_by(host: &Host) -> Maps {
 fn take_over(host: &Host, maps: &mut Maps) {
     let mut applied = Applied::adopt(maps).unwrap();
     let mut ids = TunnelIds::adopt(applied.tunnel_ids());
-    applied.replan(maps, &host.plan_with(&mut ids), &host.bridges).unwrap();
+    applied.replan(maps, &host.plan_with(&mut ids), host.all()).unwrap();
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::mirror::Applied;
 fn apply(host: &Host, maps: &mut Maps) -> (Plan, Applied) {
     let plan = host.plan();
     let mut applied = Applied::default();
-    applied.replan(maps, &plan, &host.bridges).unwrap();
+    applied.replan(maps, &plan, host.all()).unwrap();
     (plan, applied)
 }
 
@@ -21,9 +21,9 @@ fn an_unchanged_plan_writes_nothing() {
     let (plan, mut applied) = apply(&host, &mut maps);
     assert_eq!(maps.contents.fdb.len(), 4);
     let writes = maps.writes;
-    applied.replan(&mut maps, &plan, &host.bridges).unwrap();
+    applied.replan(&mut maps, &plan, host.all()).unwrap();
     let all: Vec<_> = host.bridges[&BRIDGE].fdb.keys().map(|key| (BRIDGE, *key)).collect();
-    applied.fdb_changed(&mut maps, &plan, &host.bridges, &all).unwrap();
+    applied.fdb_changed(&mut maps, &plan, host.all(), &all).unwrap();
     assert_eq!(maps.writes, writes);
 }
 
@@ -34,10 +34,10 @@ fn one_changed_station_is_one_write() {
     let (plan, mut applied) = apply(&host, &mut maps);
     let writes = maps.writes;
     host.bridge().fdb.get_mut(&key(NEAR)).unwrap().port = NIC;
-    applied.fdb_changed(&mut maps, &plan, &host.bridges, &[(BRIDGE, key(NEAR))]).unwrap();
+    applied.fdb_changed(&mut maps, &plan, host.all(), &[(BRIDGE, key(NEAR))]).unwrap();
     assert_eq!(maps.writes, writes + 1);
     host.bridge().fdb.remove(&key(NEAR));
-    applied.fdb_changed(&mut maps, &plan, &host.bridges, &[(BRIDGE, key(NEAR))]).unwrap();
+    applied.fdb_changed(&mut maps, &plan, host.all(), &[(BRIDGE, key(NEAR))]).unwrap();
     assert_eq!(maps.writes, writes + 2);
     assert_eq!(maps.contents.fdb.len(), 3);
 }
@@ -48,10 +48,10 @@ fn a_new_next_hop_is_one_write_and_touches_no_station() {
     let mut maps = Maps::new(100);
     let mut ids = TunnelIds::default();
     let mut applied = Applied::default();
-    applied.replan(&mut maps, &host.plan_with(&mut ids), &host.bridges).unwrap();
+    applied.replan(&mut maps, &host.plan_with(&mut ids), host.all()).unwrap();
     let (writes, fdb) = (maps.writes, maps.contents.fdb.clone());
     host.resolution().as_mut().unwrap().next_hop_mac = mac(0x77);
-    applied.replan(&mut maps, &host.plan_with(&mut ids), &host.bridges).unwrap();
+    applied.replan(&mut maps, &host.plan_with(&mut ids), host.all()).unwrap();
     assert_eq!(maps.writes, writes + 1);
     assert_eq!(maps.contents.fdb, fdb);
 }
@@ -71,7 +71,7 @@ fn a_station_that_moves_from_a_port_to_the_tunnel_of_the_same_number_is_followed
         host.bridge().fdb.get_mut(&key(WIRED)).unwrap().port = port;
         let plan = host.plan();
         assert_eq!(plan.entries().next().unwrap().id, 1);
-        applied.replan(&mut maps, &plan, &host.bridges).unwrap();
+        applied.replan(&mut maps, &plan, host.all()).unwrap();
         let flags = maps.contents.fdb[&wired].flags;
         assert_eq!(flags & FdbFlags::TUNNEL != 0, port == VXLAN);
     }
@@ -84,7 +84,7 @@ fn an_id_that_gets_another_tunnel_leaves_no_station_behind_the_old_one() {
     let (_, mut applied) = apply(&host, &mut maps);
     // The same ids are given in the same order to what is another tunnel now. Maps checks.
     host.tunnel().key_in = Some(43);
-    applied.replan(&mut maps, &host.plan(), &host.bridges).unwrap();
+    applied.replan(&mut maps, &host.plan(), host.all()).unwrap();
     let mut fresh = Maps::new(100);
     apply(&host, &mut fresh);
     assert_eq!(maps.contents, fresh.contents);
@@ -107,10 +107,10 @@ fn what_finds_the_map_full_is_refused_and_comes_when_there_is_room() {
     host.bridge().fdb.remove(&goes);
     // The write after the removal fails: what was refused must not be forgotten.
     maps.breaks_after = Some(1);
-    applied.fdb_changed(&mut maps, &plan, &host.bridges, &[(BRIDGE, goes)]).unwrap_err();
+    applied.fdb_changed(&mut maps, &plan, host.all(), &[(BRIDGE, goes)]).unwrap_err();
     maps.breaks_after = None;
     assert!(applied.is_refused(&refused));
-    applied.replan(&mut maps, &plan, &host.bridges).unwrap();
+    applied.replan(&mut maps, &plan, host.all()).unwrap();
     assert!(applied.contains(&refused) && !applied.is_refused(&refused));
 }
 
@@ -124,7 +124,7 @@ fn a_full_map_is_asked_once() {
     let mut maps = Maps::new(4);
     let (plan, mut applied) = apply(&host, &mut maps);
     let writes = maps.writes;
-    applied.replan(&mut maps, &plan, &host.bridges).unwrap();
+    applied.replan(&mut maps, &plan, host.all()).unwrap();
     assert_eq!(maps.writes, writes + 1);
 }
 
@@ -141,7 +141,7 @@ fn tunnels_stop_before_anything_else_is_taken_away() {
     assert_eq!(ready(&maps), 2);
     host.tunnel().unsupported.push(Reason::TunnelOption.into());
     maps.breaks_after = Some(2);
-    applied.replan(&mut maps, &host.plan(), &host.bridges).unwrap_err();
+    applied.replan(&mut maps, &host.plan(), host.all()).unwrap_err();
     assert_eq!(ready(&maps), 0);
     assert_eq!(maps.contents.fdb, fdb);
 }

@@ -16,8 +16,8 @@ use ovs_ebpf_common::Reason;
 
 use super::{Facts, Plan, TunnelIds, entry, targets};
 use crate::bridge::model::{
-    Bridge, BridgeKind, Bridges, Device, Encap, FdbEntry, FdbKey, FdbKind, IfIndex, Mac, Port,
-    Remote, StpState, Tunnel, VethPeer, Why,
+    AllBridges, Bridge, BridgeKind, Bridges, Device, Encap, FdbEntry, FdbKey, FdbKind, IfIndex,
+    Mac, Port, Remote, StpState, Tunnel, VethPeer, Why,
 };
 use crate::config::Accelerate;
 use crate::datapath::Hook;
@@ -160,9 +160,13 @@ impl Host {
 
     /// Finds a path to every target that has none.
     fn resolve_all(&mut self) {
-        for target in targets(&self.bridges) {
+        for target in targets(self.all()) {
             self.resolutions.entry(target).or_insert_with(|| Ok(path(&target)));
         }
+    }
+
+    fn all(&self) -> AllBridges<'_> {
+        AllBridges::from(&self.bridges)
     }
 
     fn bridge(&mut self) -> &mut Bridge {
@@ -192,7 +196,7 @@ impl Host {
 
     fn plan_with(&self, ids: &mut TunnelIds) -> Plan {
         let facts = Facts {
-            bridges: &self.bridges,
+            bridges: self.all(),
             resolve: &|target| self.resolutions.get(target),
             rules: &self.rules,
             settings: &self.settings,

@@ -166,7 +166,7 @@ impl Daemon {
     fn replan(&mut self, maps: &mut Maps, host: &mut Host) -> Result<(), Broken> {
         host.resolve_all();
         self.plan = host.plan_with(&mut self.ids);
-        self.applied.replan(maps, &self.plan, &host.bridges)
+        self.applied.replan(maps, &self.plan, host.all())
     }
 
     fn follow(
@@ -176,8 +176,8 @@ impl Daemon {
         changed: Option<(IfIndex, FdbKey)>,
     ) -> Result<(), Broken> {
         match changed {
-            Some(change) if self.plan.serves(&host.bridges, &[change]) => {
-                self.applied.fdb_changed(maps, &self.plan, &host.bridges, &[change])
+            Some(change) if self.plan.serves(host.all(), &[change]) => {
+                self.applied.fdb_changed(maps, &self.plan, host.all(), &[change])
             }
             _ => self.replan(maps, host),
         }
@@ -187,7 +187,7 @@ impl Daemon {
 /// What a plan makes of empty maps.
 fn written(plan: &Plan, host: &Host) -> Contents {
     let mut maps = Maps::new(100);
-    Applied::default().replan(&mut maps, plan, &host.bridges).unwrap();
+    Applied::default().replan(&mut maps, plan, host.all()).unwrap();
     maps.contents
 }
 

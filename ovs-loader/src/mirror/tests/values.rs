@@ -224,9 +224,9 @@ fn a_missing_neighbour_beside_another_reason_leaves_nothing() {
 fn the_tos_takes_part_in_the_route() {
     let mut host = Host::new();
     host.tunnel().tos = Some(0x10);
-    assert!(targets(&host.bridges).iter().all(|target| target.tos == 0x10));
+    assert!(targets(host.all()).iter().all(|target| target.tos == 0x10));
     host.tunnel().tos = None;
-    assert!(targets(&host.bridges).iter().all(|target| target.tos == 0));
+    assert!(targets(host.all()).iter().all(|target| target.tos == 0));
 }
 
 #[test]
@@ -235,7 +235,7 @@ fn groups_and_remotes_with_options_of_their_own_are_not_looked_up() {
     let nexthop_group = Remote { address: address(0), options: "nhid 5".to_owned() };
     host.tunnel().fdb.insert(mac(9), vec![nexthop_group]);
     host.tunnel().remotes.push(plain(IpAddr::V4(Ipv4Addr::new(239, 0, 0, 1))));
-    let remotes: Vec<_> = targets(&host.bridges).iter().map(|target| target.remote).collect();
+    let remotes: Vec<_> = targets(host.all()).iter().map(|target| target.remote).collect();
     assert_eq!(remotes, [REMOTE, OTHER_REMOTE]);
 }
 
@@ -244,19 +244,19 @@ fn a_plan_serves_changes_to_remotes_it_knows_and_no_others() {
     let mut host = Host::new();
     let plan = host.plan();
     let moved = [(BRIDGE, key(FAR))];
-    assert!(plan.serves(&host.bridges, &moved));
+    assert!(plan.serves(host.all(), &moved));
     for (remote, serves) in [
         (plain(OTHER_REMOTE), true),
         (plain(address(9)), false),
         (Remote { address: REMOTE, options: "vni 7".to_owned() }, true),
     ] {
         host.tunnel().fdb.insert(FAR, vec![remote.clone()]);
-        assert_eq!(plan.serves(&host.bridges, &moved), serves, "{remote:?}");
+        assert_eq!(plan.serves(host.all(), &moved), serves, "{remote:?}");
     }
     // Another station's new remote is no change of this one.
     host.tunnel().fdb.remove(&FAR);
     host.tunnel().fdb.insert(mac(9), vec![plain(address(9))]);
-    assert!(plan.serves(&host.bridges, &moved));
+    assert!(plan.serves(host.all(), &moved));
 }
 
 #[test]
@@ -266,7 +266,7 @@ fn a_remote_that_loses_its_options_needs_a_new_plan() {
     host.tunnel().fdb.insert(FAR, vec![options]);
     let plan = host.plan();
     host.tunnel().fdb.insert(FAR, vec![plain(address(9))]);
-    assert!(!plan.serves(&host.bridges, &[(BRIDGE, key(FAR))]));
+    assert!(!plan.serves(host.all(), &[(BRIDGE, key(FAR))]));
 }
 
 #[test]
@@ -274,7 +274,7 @@ fn only_a_tunnels_own_remotes_are_bound_to_its_device() {
     let mut host = Host::new();
     host.tunnel().link = Some(9);
     let link = |remote| {
-        let targets = crate::mirror::targets(&host.bridges);
+        let targets = crate::mirror::targets(host.all());
         targets.into_iter().find(|target| target.remote == remote).map(|target| target.link)
     };
     assert_eq!(link(REMOTE), Some(Some(9)));

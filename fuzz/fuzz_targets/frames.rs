@@ -1,0 +1,130 @@
+//! Frames: the wire formats that the programs share with the loader, and the model of the programs,
+//! which has its own. Neither may trip over any bytes, and both must read the same.
+//!
+//! The first byte of the input chooses the tables, the next the program and device, two more a
+//! segment size; the rest is the frame.
+
+#![no_main]
+
+use std::cell::RefCell;
+
+use libfuzzer_sys::fuzz_target;
+use ovs_ebpf_common::{
+    Reason,
+    abi::{Program, TunnelIndexKey, TunnelKind},
+    wire::{
+        frame,
+        outer::{self, Accepted, CLASSIFY_LEN},
+    },
+};
+use ovs_ebpf_tests::{
+    generate::{Device, Random, Scene},
+    model::{Forwarded, Gso, Model, Received},
+};
+
+const DEVICES: [Device; 3] = [
+    Device { ifindex: 10, mac: [0x02, 0, 0, 0, 0x02, 0x01] },
+    Device { ifindex: 20, mac: [0x02, 0, 0, 0, 0x02, 0x02] },
+    Device { ifindex: 30, mac: [0x02, 0, 0, 0, 0x01, 0x02] },
+];
+
+thread_local! {
+    /// The tables of the input before and its first byte: most inputs have the same.
+    static LAST: RefCell<Option<(u8, Model)>> = const { RefCell::new(None) };
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let [tables, hook, size @ ..] = bytes else { return };
+    let Some((size, frame)) = size.split_first_chunk::<2>() else { return };
+    let size = u32::from(u16::from_be_bytes(*size));
+    let packet = Received {
+        device: DEVICES[usize::from(hook >> 1) % DEVICES.len()].ifindex,
+        for_host: hook & 0x80 == 0,
+        vlan_tag: hook & 0xe0 == 0x60,
+        gso: (size != 0).then_some(Gso { size, tunnelable: hook & 0x40 == 0 }),
+        frame,
+    };
+    LAST.with_borrow_mut(|last| {
+        let (_, model) = match last {
+            Some(found) if found.0 == *tables => found,
+            _ => last.insert((*tables, model(*tables))),
+        };
+        // A copy: what one input changes must not meet the next.
+        let mut model = model.clone();
+        if hook & 1 == 0 { port(&mut model, &packet) } else { uplink(&mut model, &packet) }
+    });
+});
+
+fn model(seed: u8) -> Model {
+    let mut tables = Scene::new(&mut Random::new(seed.into()), &DEVICES).tables;
+    tables.control.lease_deadline = u64::MAX;
+    Model::new(tables)
+}
+
+fn port(model: &mut Model, packet: &Received<'_>) {
+    let outcome = model.run(Program::PortIngress, 1, packet);
+    if !packet.vlan_tag {
+        same_reading(packet.frame, outcome.as_ref().err().copied());
+    }
+    let Ok(Forwarded { frame, .. }) = outcome else { return };
+    if frame != packet.frame {
+        // What goes into a tunnel, the other end takes for a tunnel's, and takes whole.
+        assert!(frame.ends_with(packet.frame));
+        let outer_len = frame.len() - packet.frame.len();
+        let (kind, _) = read(&frame, &model.tables.control.vxlan_ports).expect("a tunnel's packet");
+        assert_eq!(kind.header_len(), outer_len);
+    }
+}
+
+fn uplink(model: &mut Model, packet: &Received<'_>) {
+    let outcome = model.run(Program::UplinkIngress, 1, packet);
+    if !packet.for_host || packet.vlan_tag {
+        assert_eq!(outcome, Err(Reason::NotTunnel));
+        return;
+    }
+    match read(packet.frame, &model.tables.control.vxlan_ports) {
+        Err(reason) => assert_eq!(outcome, Err(reason)),
+        Ok((kind, key)) => {
+            let known = model.tables.tunnel_index.get(&key);
+            match known.map(|tunnel| tunnel.uplink == packet.device) {
+                None => assert_eq!(outcome, Err(Reason::TunnelUnknown)),
+                Some(false) => assert_eq!(outcome, Err(Reason::WrongUplink)),
+                Some(true) => {
+                    let inner = &packet.frame[kind.header_len()..];
+                    same_reading(inner, outcome.as_ref().err().copied());
+                    if let Ok(Forwarded { frame, .. }) = outcome {
+                        assert_eq!(frame, inner);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The outer headers as the programs read them.
+fn read(frame: &[u8], vxlan_ports: &[[u8; 2]; 4]) -> Result<(TunnelKind, TunnelIndexKey), Reason> {
+    let start = frame.first_chunk::<CLASSIFY_LEN>().ok_or(Reason::NotTunnel)?;
+    let kind = outer::classify(start, vxlan_ports)?;
+    let len = frame.len() as u32;
+    let Accepted { key, .. } = match kind {
+        TunnelKind::VxlanIpv4 => {
+            outer::accept_vxlan(frame.first_chunk().ok_or(Reason::Truncated)?, len)
+        }
+        TunnelKind::GreIpv4 | TunnelKind::GreKeyIpv4 => {
+            outer::accept_gre(kind, frame.first_chunk().ok_or(Reason::Truncated)?, len)
+        }
+    }?;
+    Ok((kind, key))
+}
+
+/// The overlay frame as the programs read it leads to the same as the model's reading did.
+fn same_reading(frame: &[u8], left: Option<Reason>) {
+    let read = match frame.first_chunk() {
+        Some(head) => frame::parse(head, frame.len() as u32).map(drop),
+        None => Err(Reason::Truncated),
+    };
+    const UNREADABLE: [Reason; 4] =
+        [Reason::Truncated, Reason::Multicast, Reason::VlanTagged, Reason::NotIp];
+    let model = left.filter(|reason| UNREADABLE.contains(reason));
+    assert_eq!(read.err(), model);
+}

@@ -1,0 +1,275 @@
+//! A host's tables: two bridges or VLANs, ports, tunnels of every kind and stations behind them.
+
+use std::collections::btree_map::Entry;
+
+use ovs_ebpf_common::abi::{
+    Control, FdbFlags, FdbKey, FdbValue, OUTER_HEADER_MAX, PortFlags, PortValue, TUNNEL_CAPACITY,
+    TunnelFlags, TunnelIndexFlags, TunnelIndexKey, TunnelIndexValue, TunnelKind, TunnelPath,
+    TunnelValue, VXLAN_PORTS,
+};
+
+use super::Random;
+use crate::model::Tables;
+
+/// A device that exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Its number.
+    pub ifindex: u32,
+    /// Its MAC.
+    pub mac: [u8; 6],
+}
+
+/// A bridge and a VLAN of it: stations of one never meet those of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Domain {
+    pub(super) bridge: u32,
+    pub(super) vlan: u16,
+}
+
+/// A station in the FDB.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Station {
+    pub(super) domain: Domain,
+    pub(super) mac: [u8; 6],
+    pub(super) value: FdbValue,
+}
+
+/// The receiving end of a tunnel.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct End {
+    pub(super) key: TunnelIndexKey,
+    pub(super) value: TunnelIndexValue,
+}
+
+/// The tables, and what they say as lists to choose from.
+#[derive(Debug)]
+pub struct Scene {
+    /// The maps.
+    pub tables: Tables,
+    /// The devices there are.
+    pub devices: Vec<Device>,
+    pub(super) stations: Vec<Station>,
+    pub(super) ends: Vec<End>,
+}
+
+const KINDS: [TunnelKind; 3] = [TunnelKind::VxlanIpv4, TunnelKind::GreIpv4, TunnelKind::GreKeyIpv4];
+const STATIONS: usize = 24;
+const TUNNELS: usize = 8;
+/// Limits of ports and tunnels: usual ones, and some that short frames meet.
+const MTUS: [u32; 8] = [1500, 1500, 1450, 1450, 9000, 576, 100, 68];
+
+impl Scene {
+    /// A scene on a host with these devices, of which there is at least one.
+    #[must_use]
+    pub fn new(random: &mut Random, devices: &[Device]) -> Self {
+        let mut scene = Self {
+            tables: Tables { control: control(random), ..Tables::default() },
+            devices: devices.to_vec(),
+            stations: Vec::new(),
+            ends: Vec::new(),
+        };
+        let here = Domain { bridge: 9, vlan: 0 };
+        let there = random.of(&[Domain { bridge: 8, vlan: 0 }, Domain { bridge: 9, vlan: 7 }]);
+        let domain = |random: &mut Random| if random.one_in(4) { there } else { here };
+        for device in devices {
+            let Domain { bridge, vlan } = domain(random);
+            if !random.one_in(12) {
+                let flags = if random.one_in(2) { PortFlags::EVENTS } else { 0 };
+                let next_event = next_event(random);
+                let value = PortValue { bridge, vlan, flags, next_event };
+                scene.tables.ports.insert(device.ifindex, value);
+            }
+        }
+        for _ in 0..TUNNELS {
+            let domain = domain(random);
+            scene.add_tunnel(random, domain);
+        }
+        for number in 0..STATIONS as u8 {
+            let domain = domain(random);
+            scene.add_station(random, domain, [0x02, 0, 0, 0, 0x0a, number]);
+        }
+        scene
+    }
+
+    fn add_tunnel(&mut self, random: &mut Random, domain: Domain) {
+        // Now and then the number of a device: that is not the tunnel.
+        let id = match random.below(3) {
+            0 => random.of(&self.devices).ifindex,
+            _ => 1 + random.below(TUNNEL_CAPACITY - 1) as u32,
+        };
+        let (value, paths) = tunnel(random, &self.tables.control, self.devices[0].ifindex);
+        self.tables.tunnels.insert(id, value);
+        // Both paths' remotes may send, unless another tunnel's do from there already.
+        for key in paths {
+            let uplink = random.of(&self.devices).ifindex;
+            let Domain { bridge, vlan } = domain;
+            let flags = if random.one_in(2) { TunnelIndexFlags::EVENTS } else { 0 };
+            let next_event = next_event(random);
+            let value = TunnelIndexValue { tunnel: id, bridge, uplink, vlan, flags, next_event };
+            if let Entry::Vacant(free) = self.tables.tunnel_index.entry(key) {
+                free.insert(value);
+                self.ends.push(End { key, value });
+            }
+        }
+    }
+
+    fn add_station(&mut self, random: &mut Random, domain: Domain, mac: [u8; 6]) {
+        let Domain { bridge, vlan } = domain;
+        let in_domain = |end: &&End| end.value.bridge == bridge && end.value.vlan == vlan;
+        let tunnels: Vec<u32> =
+            self.ends.iter().filter(in_domain).map(|end| end.value.tunnel).collect();
+        let flag = |set, flag| if set { flag } else { 0 };
+        // The first one is local, so that there is one.
+        let behind_tunnel = random.one_in(2) && !tunnels.is_empty() && !self.stations.is_empty();
+        let (target, own_flags) = if behind_tunnel {
+            // Now and then a tunnel that is not there, or can't be.
+            let target = match random.below(32) {
+                0 => 0,
+                1 => TUNNEL_CAPACITY as u32,
+                2 => random.below(TUNNEL_CAPACITY) as u32,
+                _ => random.of(&tunnels),
+            };
+            (target, FdbFlags::TUNNEL)
+        } else {
+            let flags =
+                flag(random.one_in(2), FdbFlags::PEER) | flag(random.one_in(4), FdbFlags::HARDWARE);
+            // Mostly a port of the bridge.
+            let is_port = |device: &&Device| {
+                let port = self.tables.ports.get(&device.ifindex);
+                port.is_some_and(|port| (port.bridge, port.vlan) == (bridge, vlan))
+            };
+            let ports: Vec<&Device> = self.devices.iter().filter(is_port).collect();
+            let anywhere = ports.is_empty() || random.one_in(16);
+            let device = if anywhere { random.of(&self.devices) } else { *random.of(&ports) };
+            (device.ifindex, flags)
+        };
+        let (revalidate_seconds, next_revalidation) = match random.below(6) {
+            0 => (3600, 0),
+            1 => (3600, u64::MAX),
+            2 => (0, u64::MAX),
+            _ => (0, 0),
+        };
+        let value = FdbValue {
+            target,
+            flags: own_flags | flag(random.one_in(4), FdbFlags::ISOLATED),
+            revalidate_seconds,
+            mtu: random.of(&MTUS),
+            reserved: 0,
+            next_revalidation,
+        };
+        self.tables.fdb.insert(FdbKey { bridge, vlan, mac }, value);
+        self.stations.push(Station { domain, mac, value });
+    }
+}
+
+/// A time when events may be raised: now, or never.
+fn next_event(random: &mut Random) -> u64 {
+    random.of(&[0, 0, u64::MAX])
+}
+
+fn control(random: &mut Random) -> Control {
+    let lease_deadline = match random.below(32) {
+        0 => 0,
+        1 => 1,
+        _ => u64::MAX,
+    };
+    let mut vxlan_ports = [[0; 2]; VXLAN_PORTS];
+    for port in &mut vxlan_ports {
+        if random.one_in(2) {
+            *port = random.of(&[4789u16, 8472, 65_535, 1]).to_be_bytes();
+        }
+    }
+    vxlan_ports[random.below(VXLAN_PORTS)] = 4789u16.to_be_bytes();
+    Control { lease_deadline, vxlan_ports }
+}
+
+/// A tunnel with both its paths, and the keys of packets that come back along them.
+fn tunnel(
+    random: &mut Random,
+    control: &Control,
+    uplink: u32,
+) -> (TunnelValue, [TunnelIndexKey; 2]) {
+    let flag = |set, flag| if set { flag } else { 0 };
+    let df = !random.one_in(4);
+    let source_port_min = random.word();
+    let source_port_span = match random.below(4) {
+        0 => random.below(2) as u16,
+        _ => random.below(usize::from(u16::MAX - source_port_min) + 1) as u16,
+    };
+    let (paths, keys): (Vec<_>, Vec<_>) = (0..2).map(|_| path(random, control, uplink, df)).unzip();
+    let value = TunnelValue {
+        flags: flag(!random.one_in(16), TunnelFlags::READY)
+            | flag(random.one_in(4), TunnelFlags::TOS_INHERIT)
+            | flag(random.one_in(4), TunnelFlags::TTL_INHERIT)
+            | flag(!df, TunnelFlags::NEEDS_ID),
+        active: random.below(2) as u8,
+        tos: random.byte(),
+        ttl: random.byte(),
+        source_port_min,
+        source_port_span,
+        paths: [paths[0], paths[1]],
+        ..TunnelValue::default()
+    };
+    (value, [keys[0], keys[1]])
+}
+
+fn path(
+    random: &mut Random,
+    control: &Control,
+    uplink: u32,
+    df: bool,
+) -> (TunnelPath, TunnelIndexKey) {
+    let kind = random.of(&KINDS);
+    // Few addresses, so that tunnels differ in one thing alone.
+    let local = [192, 0, 2, 1 + random.below(2) as u8];
+    let remote = [192, 0, 2, 10 + random.below(4) as u8];
+    let key: u32 = match kind {
+        TunnelKind::GreIpv4 => 0,
+        TunnelKind::VxlanIpv4 => random.of(&[0, 1, 42, 0xff_ffff]),
+        TunnelKind::GreKeyIpv4 => random.of(&[0, 1, 42, u32::MAX]),
+    };
+    let used: Vec<_> = control.vxlan_ports.into_iter().filter(|port| *port != [0; 2]).collect();
+    let dst_port = if kind == TunnelKind::VxlanIpv4 { random.of(&used) } else { [0; 2] };
+
+    let mut header = Vec::with_capacity(OUTER_HEADER_MAX);
+    header.extend([0x02, 0, 0, 0, 1, 2, 0x02, 0, 0, 0, 1, 1, 0x08, 0x00]);
+    let flags = if df { 0x40 } else { 0 };
+    let protocol = if kind == TunnelKind::VxlanIpv4 { 17 } else { 47 };
+    header.extend([0x45, 0, 0, 0, 0, 0, flags, 0, 0, protocol, 0, 0]);
+    header.extend(local.into_iter().chain(remote));
+    let checksum_seed = header[14..34]
+        .chunks(2)
+        .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])))
+        .sum();
+    match kind {
+        TunnelKind::VxlanIpv4 => {
+            header.extend([0, 0, dst_port[0], dst_port[1], 0, 0, 0, 0, 0x08, 0, 0, 0]);
+            header.extend((key << 8).to_be_bytes());
+        }
+        TunnelKind::GreIpv4 => header.extend([0, 0, 0x65, 0x58]),
+        TunnelKind::GreKeyIpv4 => {
+            header.extend([0x20, 0, 0x65, 0x58]);
+            header.extend(key.to_be_bytes());
+        }
+    }
+    header.resize(OUTER_HEADER_MAX, 0);
+    let path = TunnelPath {
+        header: header.try_into().expect("the longest header's length"),
+        checksum_seed,
+        uplink,
+        mtu: random.of(&MTUS),
+        kind: if random.one_in(32) { random.of(&[0, 4, 255]) } else { kind as u8 },
+        next_hop_family: 2,
+        ..TunnelPath::default()
+    };
+    let back = TunnelIndexKey {
+        remote,
+        local,
+        key: key.to_be_bytes(),
+        dst_port,
+        kind: kind as u8,
+        reserved: 0,
+    };
+    (path, back)
+}

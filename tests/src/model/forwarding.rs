@@ -1,0 +1,120 @@
+//! What both programs ask of the maps: the lease, the FDB, the limits of a port.
+
+use ovs_ebpf_common::{
+    Reason,
+    abi::{Event, EventFlags, FdbFlags, FdbKey, FdbValue},
+};
+
+use super::{
+    Model, Received,
+    read::{self, ETHERNET, Overlay},
+};
+
+/// Where a station is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// A local port, by ifindex.
+    Port(u32),
+    /// A tunnel, by id.
+    Tunnel(u32),
+}
+
+pub(super) fn place(station: &FdbValue) -> Place {
+    if station.flags & FdbFlags::TUNNEL == FdbFlags::TUNNEL {
+        Place::Tunnel(station.target)
+    } else {
+        Place::Port(station.target)
+    }
+}
+
+/// The port or tunnel that a frame came from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Origin {
+    pub(super) place: Place,
+    pub(super) bridge: u32,
+    pub(super) vlan: u16,
+    /// Whether it tells of stations.
+    pub(super) tells: bool,
+    /// From when on.
+    pub(super) next_event: u64,
+}
+
+impl Origin {
+    /// The FDB's key of a station of the same bridge and VLAN.
+    fn key(&self, mac: [u8; 6]) -> FdbKey {
+        FdbKey { bridge: self.bridge, vlan: self.vlan, mac }
+    }
+}
+
+impl Model {
+    pub(super) fn lease(&self, now: u64) -> Result<(), Reason> {
+        if now < self.tables.control.lease_deadline { Ok(()) } else { Err(Reason::LeaseExpired) }
+    }
+
+    /// Asks for the two stations of a frame, source first. Gives the destination's entry.
+    pub(super) fn stations(
+        &mut self,
+        now: u64,
+        origin: &Origin,
+        overlay: &Overlay,
+    ) -> Result<FdbValue, Reason> {
+        let source = origin.key(overlay.source);
+        let source = self.tables.fdb.get_mut(&source).ok_or(Reason::SourceUnknown)?;
+        if place(source) != origin.place {
+            return Err(Reason::SourceMoved);
+        }
+        if source.revalidate_seconds > 0 && source.next_revalidation <= now {
+            source.next_revalidation = now + u64::from(source.revalidate_seconds) * 1_000_000_000;
+            return Err(Reason::Revalidation);
+        }
+        let isolated = source.flags & FdbFlags::ISOLATED != 0;
+        let destination = origin.key(overlay.destination);
+        let station = *self.tables.fdb.get(&destination).ok_or(Reason::DestinationUnknown)?;
+        if place(&station) == origin.place {
+            return Err(Reason::SamePort);
+        }
+        if isolated && station.flags & FdbFlags::ISOLATED != 0 {
+            return Err(Reason::Isolated);
+        }
+        Ok(station)
+    }
+
+    /// The event that a frame raises which is left to the bridge: where that is about to learn that
+    /// the source is not where the FDB has it. Broadcast, and what is not IP, teach it too.
+    pub(super) fn event(
+        &self,
+        now: u64,
+        origin: &Origin,
+        frame: &[u8],
+        reason: Reason,
+    ) -> Option<Event> {
+        let heard = [Reason::SourceUnknown, Reason::SourceMoved, Reason::Multicast, Reason::NotIp];
+        if !origin.tells || now < origin.next_event || !heard.contains(&reason) {
+            return None;
+        }
+        let mac = read::source(frame);
+        let known = self.tables.fdb.get(&origin.key(mac)).map(place);
+        // IEEE 802.1D: no source is a group address.
+        if mac[0] % 2 == 1 || known == Some(origin.place) {
+            return None;
+        }
+        let (from, tunnel) = match origin.place {
+            Place::Port(ifindex) => (ifindex, 0),
+            Place::Tunnel(id) => (id, EventFlags::TUNNEL),
+        };
+        let moved = if known.is_some() { EventFlags::MOVED } else { 0 };
+        Some(Event { bridge: origin.bridge, from, mac, flags: tunnel | moved })
+    }
+}
+
+/// Whether a local port takes a frame of `frame_len` bytes. What is to be cut is, there.
+pub(super) fn fits(
+    station: &FdbValue,
+    packet: &Received<'_>,
+    frame_len: usize,
+) -> Result<(), Reason> {
+    if packet.gso.is_none() && frame_len - ETHERNET > station.mtu as usize {
+        return Err(Reason::TooBig);
+    }
+    Ok(())
+}

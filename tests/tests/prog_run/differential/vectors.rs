@@ -1,0 +1,98 @@
+//! The model itself against Scapy's frames and RFC 6040's tables: it must not only agree with the
+//! programs.
+
+use std::collections::BTreeMap;
+
+use ovs_ebpf_common::{
+    Reason,
+    abi::{Control, FdbKey, FdbValue, PortValue, Program, TunnelIndexValue, TunnelValue},
+};
+use ovs_ebpf_tests::{
+    model::{Forwarded, Model, Received, Tables},
+    vectors::{self, Expected, Tunnel},
+};
+
+use crate::host::{
+    BRIDGE, PORT, RECEIVER, SENDER, TUNNEL, UPLINK, at_port, behind_tunnel, reason, receiver_key,
+    sender_end,
+};
+
+#[test]
+fn the_model_encapsulates_as_scapy_does() {
+    for vector in vectors::encap() {
+        let forwarded = send(&vector.tunnel, &vector.inner).expect(&vector.name);
+        let frame = forwarded.with_choices_of(&vector.outer);
+        assert_eq!(frame, vector.outer, "{}: {}", vector.name, vector.description);
+        let back = receive(&vector.tunnel, &vector.outer).expect(&vector.name);
+        assert_eq!(back.frame, vector.inner, "{}: {}", vector.name, vector.description);
+    }
+}
+
+#[test]
+fn the_model_leaves_what_the_vectors_say() {
+    for vector in vectors::encap_punt() {
+        let outcome = send(&vector.tunnel, &vector.frame);
+        assert_eq!(outcome, Err(reason(&vector.reason)), "{}", vector.name);
+    }
+    for vector in vectors::decap() {
+        let outcome = receive(&vector.tunnel, &vector.outer).map(|forwarded| forwarded.frame);
+        let expected = match vector.expected {
+            Expected::Inner(frame) => Ok(frame),
+            Expected::Reason(name) => Err(reason(&name)),
+        };
+        assert_eq!(outcome, expected, "{}: {}", vector.name, vector.description);
+    }
+}
+
+#[test]
+fn the_model_changes_no_ecn_field_that_rfc_6040_keeps() {
+    let vector = vectors::encap().into_iter().find(|vector| vector.name == "gre_42_ipv4_udp_60");
+    let vector = vector.expect("gre_42_ipv4_udp_60");
+    let inner_tos = vector.outer.len() - vector.inner.len() + 15;
+    for cell in vectors::ecn().egress {
+        let mut outer = vector.outer.clone();
+        outer[15] = outer[15] & !3 | cell.outer;
+        outer[inner_tos] = outer[inner_tos] & !3 | cell.inner;
+        ovs_ebpf_tests::model::set_ipv4_checksum(&mut outer[14..34]);
+        let outcome = receive(&vector.tunnel, &outer).map(drop);
+        let kept = cell.result == Some(cell.inner);
+        assert_eq!(outcome, if kept { Ok(()) } else { Err(Reason::EcnMark) }, "{cell:?}");
+    }
+}
+
+fn send(tunnel: &Tunnel, frame: &[u8]) -> Result<Forwarded, Reason> {
+    // Any port: Scapy's is one of its own.
+    let value =
+        TunnelValue { source_port_min: 0, source_port_span: u16::MAX, ..sender_end(tunnel) };
+    let mut tables = tables([(SENDER, at_port(PORT)), (RECEIVER, behind_tunnel())]);
+    tables.tunnels.insert(TUNNEL, value);
+    Model::new(tables).run(Program::PortIngress, 0, &arrived(PORT, true, frame))
+}
+
+fn receive(tunnel: &Tunnel, frame: &[u8]) -> Result<Forwarded, Reason> {
+    let index = TunnelIndexValue {
+        tunnel: TUNNEL,
+        bridge: BRIDGE,
+        uplink: UPLINK,
+        ..TunnelIndexValue::default()
+    };
+    let mut tables = tables([(SENDER, behind_tunnel()), (RECEIVER, at_port(PORT))]);
+    tables.tunnel_index.insert(receiver_key(tunnel), index);
+    let for_host = frame.starts_with(&tunnel.next_hop_mac);
+    Model::new(tables).run(Program::UplinkIngress, 0, &arrived(UPLINK, for_host, frame))
+}
+
+fn tables(stations: [([u8; 6], FdbValue); 2]) -> Tables {
+    let vxlan_ports = [4789u16.to_be_bytes(), [0; 2], [0; 2], [0; 2]];
+    let entry = |(mac, value)| (FdbKey { bridge: BRIDGE, vlan: 0, mac }, value);
+    Tables {
+        control: Control { lease_deadline: u64::MAX, vxlan_ports },
+        ports: BTreeMap::from([(PORT, PortValue { bridge: BRIDGE, ..PortValue::default() })]),
+        fdb: stations.into_iter().map(entry).collect(),
+        ..Tables::default()
+    }
+}
+
+fn arrived(device: u32, for_host: bool, frame: &[u8]) -> Received<'_> {
+    Received { device, for_host, vlan_tag: false, gso: None, frame }
+}
