@@ -3,6 +3,7 @@
 //! namespace of each test's own.
 
 mod bridges;
+mod cost;
 mod database;
 mod gate;
 mod lab;
