@@ -8,4 +8,5 @@ mod database;
 mod gate;
 mod lab;
 mod life;
+mod rest;
 mod switch;
