@@ -119,9 +119,11 @@ pub fn deliver(packet: &Packet, station: &Station) -> Verdict {
     // SAFETY: helpers that note the target for the kernel to act on after the program.
     Ok(unsafe {
         if station.flags & FdbFlags::PEER != 0 {
-            // The host's end of a veth saw a frame to somebody else. Kernels before 6.15 leave it at
-            // that, and the other end would drop it.
+            // What the veth does to a frame that changes its namespace (`skb_scrub_packet`), kernels
+            // before 6.15 leave out: the frame to somebody else that the host's end saw would be
+            // dropped by the other end.
             packet.set_for_host();
+            packet.clear_mark();
             bpf_redirect_peer(station.target, 0)
         } else {
             bpf_redirect(station.target, 0)

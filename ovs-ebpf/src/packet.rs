@@ -114,6 +114,15 @@ impl Packet {
         }
     }
 
+    /// Forgets the mark, which means something in this network namespace only.
+    #[inline(always)]
+    pub fn clear_mark(&self) {
+        if field!(self.mark) != 0 {
+            // SAFETY: a field of the program's context that it may write.
+            unsafe { (&raw mut (*self.skb).mark).write_volatile(0) };
+        }
+    }
+
     /// Payload bytes of each segment that it will be cut into; 0 where it will not.
     #[inline(always)]
     pub fn gso_size(&self) -> u32 {

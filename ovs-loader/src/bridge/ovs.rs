@@ -4,8 +4,9 @@
 //! Tasks follow the database and ask ovs-vswitchd, so that neither waits for the other or for the
 //! daemon; what they tell is joined here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc::{self, Receiver, Sender};
@@ -19,8 +20,10 @@ use super::linux::{dump_error, same_topology};
 use super::model::{Bridges, Changes, FdbKey, IfIndex};
 use devices::Devices;
 use join::{Answers, Known, Numbers};
+use poll::Subject;
 use tables::Tables;
-use value::Uuid;
+use text::Station;
+use value::{Row, Uuid};
 
 pub mod control;
 mod database;
@@ -68,12 +71,51 @@ struct Instance {
     tables: Tables,
     answers: BTreeMap<Uuid, Answers>,
     numbers: Numbers,
-    names: watch::Sender<BTreeMap<Uuid, String>>,
+    subjects: watch::Sender<BTreeMap<Uuid, Subject>>,
     hints: Sender<Uuid>,
     by_ifindex: BTreeMap<IfIndex, Uuid>,
 }
 
 impl Instance {
+    /// Takes up the database's rows.
+    fn take_up(&mut self, tables: Tables) {
+        let voided = self.forget_stations_of_gone_ports(&tables);
+        self.is_known = true;
+        self.tables = tables;
+        let tables = &self.tables;
+        self.answers.retain(|bridge, _| tables.row("Bridge", bridge).is_some());
+        self.subjects.send_if_modified(|known| {
+            let subject = |(bridge, row): (&Uuid, &Row)| {
+                let before = known.get(bridge).map_or(0, |subject| subject.voided);
+                let voided = before + u64::from(voided.contains(bridge));
+                (bridge.clone(), Subject { name: row.text("name").to_owned(), voided })
+            };
+            let subjects = tables.bridges().map(subject).collect();
+            let modified = *known != subjects;
+            *known = subjects;
+            modified
+        });
+    }
+
+    /// Stations are told by their ports' numbers, and a number that a port has left may soon be
+    /// another's. Gives the bridges that this is about.
+    fn forget_stations_of_gone_ports(&mut self, tables: &Tables) -> BTreeSet<Uuid> {
+        let mut voided = BTreeSet::new();
+        for (uuid, answers) in &mut self.answers {
+            let numbers = |tables| join::numbers(tables, uuid);
+            let (mut gone, now) = (numbers(&self.tables), numbers(tables));
+            gone.retain(|number, port| now.get(number) != Some(port));
+            if !gone.is_empty() {
+                let stays =
+                    |station: &Station| station.port.is_none_or(|port| !gone.contains_key(&port));
+                let stations = answers.stations.iter().copied().filter(stays);
+                answers.stations = Arc::new(stations.collect());
+                voided.insert(uuid.clone());
+            }
+        }
+        voided
+    }
+
     /// Whether everything was told at least once.
     fn is_complete(&self) -> bool {
         self.is_known && self.tables.bridges().all(|(uuid, _)| self.answers.contains_key(uuid))
@@ -117,17 +159,17 @@ impl OvsBridges {
         let mut tasks = JoinSet::new();
         let mut instances = Vec::new();
         for (number, rundir) in rundirs.iter().enumerate() {
-            let (names, known_names) = watch::channel(BTreeMap::new());
+            let (subjects, known_subjects) = watch::channel(BTreeMap::new());
             let (hints, heard_hints) = mpsc::channel(BACKLOG);
             let poll = poll::Poll::new(rundir.clone(), number, patience, teller.clone());
             tasks.spawn(database::follow(rundir.clone(), number, teller.clone()));
-            tasks.spawn(poll.run(known_names, heard_hints));
+            tasks.spawn(poll.run(known_subjects, heard_hints));
             instances.push(Instance {
                 is_known: false,
                 tables: Tables::default(),
                 answers: BTreeMap::new(),
                 numbers: Numbers::new(u8::try_from(number).unwrap_or(u8::MAX)),
-                names,
+                subjects,
                 hints,
                 by_ifindex: BTreeMap::new(),
             });
@@ -224,19 +266,7 @@ impl OvsBridges {
         match told.heard {
             Heard::NoDatabase => instance.is_known = true,
             Heard::Tables(tables) => {
-                instance.is_known = true;
-                instance.tables = *tables;
-                let names: BTreeMap<_, _> = instance
-                    .tables
-                    .bridges()
-                    .map(|(uuid, row)| (uuid.clone(), row.text("name").to_owned()))
-                    .collect();
-                instance.answers.retain(|uuid, _| names.contains_key(uuid));
-                instance.names.send_if_modified(|known| {
-                    let modified = *known != names;
-                    *known = names;
-                    modified
-                });
+                instance.take_up(*tables);
                 self.stale = Stale { devices: true, bridges: true };
             }
             Heard::Bridge { bridge, answers } => {

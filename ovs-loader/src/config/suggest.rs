@@ -20,6 +20,7 @@ pub(super) fn help(message: &str) -> String {
         Some(expected) if expected.starts_with("a sequence") => {
             "write a list in brackets: [\"…\"], or [[bridge]] for a bridge's section"
         }
+        Some(expected) if expected.starts_with("struct Ovs") => "write it as a section: [ovs]",
         Some(expected) if expected.starts_with("struct") => "write it as a section: [accelerate]",
         _ => "see the example in `ovs-loader run --help`",
     };

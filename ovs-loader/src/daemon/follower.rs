@@ -201,12 +201,7 @@ impl Follower {
                 self.in_line = true;
                 Ok(())
             }
-            Event::Bridges(_) | Event::Underlay => self.replan().await,
-            Event::Rules => {
-                self.in_line = false;
-                self.check_attachments()?;
-                self.replan().await
-            }
+            Event::Bridges(_) | Event::Underlay | Event::Rules => self.replan().await,
         }
     }
 
@@ -214,15 +209,9 @@ impl Follower {
     pub(super) async fn resync(&mut self) -> Result<()> {
         self.host.bridges.resync().await.context("cannot read the bridges")?;
         self.host.underlay.resync().await.context("cannot read the underlay")?;
-        self.check_attachments()?;
         self.lost = false;
         self.refused.clear();
         self.replan().await
-    }
-
-    /// Others may have taken our filters from a device with theirs.
-    fn check_attachments(&mut self) -> Result<()> {
-        self.datapath.check_attachments().context("cannot look after the programs")
     }
 
     /// Notes that changes may have been missed: nothing is forwarded until all is read again.
@@ -271,6 +260,8 @@ impl Follower {
     async fn replan(&mut self) -> Result<()> {
         self.in_line = false;
         self.host.focus().await?;
+        // Others may have taken our filters from a device with theirs.
+        self.datapath.check_attachments().context("cannot look after the programs")?;
         self.make_plan();
         if self.attach() {
             // What refused a program stands in the way of its bridge's traffic.

@@ -2,8 +2,7 @@
 //! fixed priority and handle, so that each daemon finds and replaces what an earlier one left.
 //!
 //! Such a filter has no pin; it keeps its program alive. A qdisc that had to be made for it is noted as
-//! the directory `<bpffs>/clsact/<ifindex>`, and removed with the last filter on it. Others' are not
-//! touched, but others may remove ours with all filters on it: `ovs-vswitchd` does when it sets a
+//! the directory `<bpffs>/clsact/<ifindex>`, and removed at the end. Others' are not touched, but others may remove ours with all filters on it: `ovs-vswitchd` does when it sets a
 //! port's policing.
 //!
 //! Sources: `tc_modify_qdisc` (net/sched/sch_api.c), `tc_new_tfilter` (net/sched/cls_api.c),
@@ -85,28 +84,23 @@ impl Filters {
                 any = true;
             }
         }
-        // What is left is of devices that are gone.
-        if let Ok(entries) = fs::read_dir(&self.made) {
-            entries.flatten().for_each(|entry| forget(&entry.path()));
-            forget(&self.made);
-        }
+        self.release();
         Ok(any)
     }
 
-    fn attached(&mut self, program: Program) -> io::Result<BTreeSet<IfIndex>> {
-        let mut devices = tc::ingress_devices(&mut self.netlink)?;
-        let mut result = Ok(());
-        devices.retain(|&ifindex| {
-            let found = tc::own_filters(&mut self.netlink, ifindex);
-            found.map_or_else(
-                |error| {
-                    result = Err(error);
-                    false
-                },
-                |found| found.contains(&program),
-            )
-        });
-        result.map(|()| devices)
+    /// Those of the devices that have the program's filter.
+    fn attached(
+        &mut self,
+        program: Program,
+        devices: BTreeSet<IfIndex>,
+    ) -> io::Result<BTreeSet<IfIndex>> {
+        let mut attached = BTreeSet::new();
+        for ifindex in devices {
+            if tc::own_filters(&mut self.netlink, ifindex)?.contains(&program) {
+                attached.insert(ifindex);
+            }
+        }
+        Ok(attached)
     }
 
     /// Makes the device's qdisc unless it has one.
@@ -140,23 +134,18 @@ impl Filters {
     fn remove(&mut self, program: Program, ifindex: IfIndex) -> io::Result<()> {
         let mut request = filter(program, ifindex).to_bytes();
         push_attribute(&mut request, TCA_KIND, b"bpf\0");
-        self.netlink.change(RTM_DELTFILTER, 0, &request)?;
-        let note = self.note(ifindex);
-        if !note.exists() {
-            return Ok(());
+        self.netlink.change(RTM_DELTFILTER, 0, &request)
+    }
+
+    /// Removes the qdisc made for the device's filters, unless others have come.
+    fn remove_qdisc(&mut self, ifindex: IfIndex) -> io::Result<()> {
+        for parent in [PARENT_INGRESS, PARENT_EGRESS] {
+            if !tc::filters(&mut self.netlink, ifindex, parent)?.is_empty() {
+                return Ok(());
+            }
         }
-        let mut rest = tc::filters(&mut self.netlink, ifindex, PARENT_INGRESS)?;
-        rest.extend(tc::filters(&mut self.netlink, ifindex, PARENT_EGRESS)?);
-        // Our other program's filter removes it later, and where others have come it stays.
-        if rest.is_empty() {
-            let qdisc = Tcmsg { ifindex, handle: CLSACT_HANDLE, parent: CLSACT, info: 0 };
-            self.netlink.change(RTM_DELQDISC, 0, &qdisc.to_bytes())?;
-        }
-        if rest.iter().all(|filter| filter.own().is_none()) {
-            forget(&note);
-            forget(&self.made);
-        }
-        Ok(())
+        let qdisc = Tcmsg { ifindex, handle: CLSACT_HANDLE, parent: CLSACT, info: 0 };
+        self.netlink.change(RTM_DELQDISC, 0, &qdisc.to_bytes())
     }
 
     fn note(&self, ifindex: IfIndex) -> PathBuf {
@@ -166,7 +155,9 @@ impl Filters {
 
 impl Attach for Filters {
     fn adopt(&mut self, program: Program, classifier: &mut SchedClassifier) -> BTreeSet<IfIndex> {
-        let mut devices = self.attached(program).unwrap_or_else(|error| {
+        let found = tc::ingress_devices(&mut self.netlink)
+            .and_then(|devices| self.attached(program, devices));
+        let mut devices = found.unwrap_or_else(|error| {
             tracing::warn!("cannot read the devices' tc filters: {error}");
             BTreeSet::new()
         });
@@ -203,8 +194,20 @@ impl Attach for Filters {
         if let Err(error) = self.remove(program, ifindex) {
             // With the device or its qdisc the filter has gone.
             tracing::debug!("no {} to remove from device {ifindex}: {error}", name(program));
-            forget(&self.note(ifindex));
         }
+    }
+
+    /// Removes the qdiscs, which stay until then: the kernel loses packets when one comes or goes.
+    fn release(&mut self) {
+        let Ok(notes) = fs::read_dir(&self.made) else { return };
+        for note in notes.flatten() {
+            let ifindex = note.file_name().to_str().and_then(|name| name.parse().ok());
+            if let Some(Err(error)) = ifindex.map(|ifindex| self.remove_qdisc(ifindex)) {
+                tracing::debug!("no qdisc to remove for {}: {error}", note.path().display());
+            }
+            forget(&note.path());
+        }
+        forget(&self.made);
     }
 
     fn remaining(
@@ -212,10 +215,10 @@ impl Attach for Filters {
         program: Program,
         devices: BTreeSet<IfIndex>,
     ) -> io::Result<BTreeSet<IfIndex>> {
-        let attached = self.attached(program)?;
+        let attached = self.attached(program, devices.clone())?;
         // What others took away they may have made anew: no longer ours.
         devices.difference(&attached).for_each(|&ifindex| forget(&self.note(ifindex)));
-        Ok(devices.intersection(&attached).copied().collect())
+        Ok(attached)
     }
 }
 

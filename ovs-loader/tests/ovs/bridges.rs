@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use ovs_loader::bridge::model::{BridgeKind, Device, FdbEntry, FdbKind, NO_INTERFACE};
+use ovs_loader::bridge::model::{Bridge, BridgeKind, Device, FdbEntry, FdbKind, NO_INTERFACE};
 use ovs_loader::bridge::ovs::OvsBridges;
 
 use crate::lab::{
@@ -112,6 +112,43 @@ fn a_port_that_is_deleted_takes_its_stations_along() {
         until(&mut bridges, |bridge| station(bridge, 2).is_none()).await;
         switch.vsctl("del-br br-ex");
         until(&mut bridges, |bridge| bridge.is_none()).await;
+    });
+}
+
+#[test]
+fn another_port_with_the_same_number_does_not_inherit_the_stations() {
+    on_host(async || {
+        let switch = Switch::new();
+        add_bridge(&switch);
+        ip("link add veth-b type veth peer veth-b-c");
+        let number = switch.vsctl("get interface veth-a ofport");
+        switch.appctl("fdb/add br-ex veth-a 0 02:00:00:00:00:01");
+        let mut bridges = open(&switch).await;
+        assert!(station(found(&bridges), 1).is_some());
+        switch.vsctl(&format!(
+            "del-port br-ex veth-a -- add-port br-ex veth-b -- set interface veth-b ofport_request={number}"
+        ));
+        let replaced = |bridge: Option<&Bridge>| {
+            bridge.is_some_and(|bridge| {
+                bridge
+                    .ports
+                    .values()
+                    .any(|port| port.name == "veth-b" && port.unsupported.is_empty())
+            })
+        };
+        until(&mut bridges, |bridge| {
+            assert_ne!(
+                station(bridge, 1).map(|entry| entry.port),
+                Some(ifindex("veth-b")),
+                "a station of veth-a's"
+            );
+            replaced(bridge)
+        })
+        .await;
+        assert_eq!(switch.vsctl("get interface veth-b ofport"), number);
+        // And the new port's own are told.
+        receive(&switch, "veth-b", 1);
+        until(&mut bridges, |bridge| station(bridge, 1).is_some()).await;
     });
 }
 

@@ -297,10 +297,15 @@ impl Host {
         frame: &[u8],
         gso_size: u32,
     ) -> Verdict {
+        self.run_input(program, Input { ifindex, frame, gso_size, mark: 0 }).0
+    }
+
+    /// [`Self::run`] with everything that a frame can be given; with the mark that it has then.
+    pub(crate) fn run_input(&mut self, program: Program, input: Input<'_>) -> (Verdict, u32) {
+        let frame = input.frame;
         let name = program.name();
-        let Observed { outcome, counted } =
-            self.observe(program, Input { ifindex, frame, gso_size });
-        match (outcome.verdict, counted.as_slice()) {
+        let Observed { outcome, counted } = self.observe(program, input);
+        let verdict = match (outcome.verdict, counted.as_slice()) {
             (REDIRECT, [(0, 1), (1, bytes)]) if *bytes == frame.len() as u64 => {
                 Verdict::Forwarded(outcome.frame)
             }
@@ -312,7 +317,8 @@ impl Host {
             (verdict, counted) => {
                 panic!("{name} returned {verdict} and counted {counted:?} on {frame:02x?}")
             }
-        }
+        };
+        (verdict, outcome.mark)
     }
 
     /// Runs a program, and expects nothing of it.

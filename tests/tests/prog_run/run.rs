@@ -22,6 +22,7 @@ pub(crate) const REDIRECT: i32 = 7;
 const ROOM: usize = 256;
 
 /// Where `struct __sk_buff` (include/uapi/linux/bpf.h) has what is set here, and its length.
+const MARK: usize = 8;
 const INGRESS_IFINDEX: usize = 36;
 const IFINDEX: usize = 40;
 const GSO_SIZE: usize = 176;
@@ -34,6 +35,8 @@ pub(crate) struct Outcome {
     pub(crate) verdict: i32,
     /// The frame after the run.
     pub(crate) frame: Vec<u8>,
+    /// Its mark after the run.
+    pub(crate) mark: u32,
 }
 
 /// A frame as the program meets it.
@@ -45,6 +48,8 @@ pub(crate) struct Input<'a> {
     pub(crate) frame: &'a [u8],
     /// Payload bytes per segment of a GSO packet; 0 for a single packet.
     pub(crate) gso_size: u32,
+    /// `skb->mark`.
+    pub(crate) mark: u32,
 }
 
 /// Runs a program once: with `repeat` above 1 its changes to the frame would accumulate.
@@ -53,16 +58,20 @@ pub(crate) fn run(program: &SchedClassifier, input: Input<'_>) -> Result<Outcome
     put(&mut context, INGRESS_IFINDEX, input.ifindex);
     put(&mut context, IFINDEX, input.ifindex);
     put(&mut context, GSO_SIZE, input.gso_size);
+    put(&mut context, MARK, input.mark);
+    let mut after = [0; CONTEXT_LEN];
     let mut frame = vec![0; input.frame.len() + ROOM];
     let options = TestRunOptions {
         data_in: Some(input.frame),
         data_out: Some(&mut frame),
         ctx_in: Some(&context),
+        ctx_out: Some(&mut after),
         ..TestRunOptions::new()
     };
     let result = program.test_run(options)?;
     frame.truncate(result.data_size_out as usize);
-    Ok(Outcome { verdict: result.return_value.cast_signed(), frame })
+    let mark = after[MARK..].first_chunk().copied().map_or(0, u32::from_ne_bytes);
+    Ok(Outcome { verdict: result.return_value.cast_signed(), frame, mark })
 }
 
 /// Whether the kernel refuses to run a program on the frame: it ends before the IP header does that its

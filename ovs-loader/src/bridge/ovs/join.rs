@@ -89,6 +89,14 @@ fn interfaces<'a>(
     })
 }
 
+/// Which interface has each OpenFlow port number of a bridge.
+pub(super) fn numbers<'a>(tables: &'a Tables, bridge: &Uuid) -> BTreeMap<u16, &'a Uuid> {
+    let row = tables.row("Bridge", bridge).into_iter();
+    row.flat_map(|row| interfaces(tables, row))
+        .filter_map(|(_, uuid, row)| Some((u16::try_from(row.integer("ofport")?).ok()?, uuid)))
+        .collect()
+}
+
 /// All bridges by their rows, with their FDBs.
 pub(super) fn bridges(known: &Known<'_>, numbers: &mut Numbers) -> BTreeMap<Uuid, Bridge> {
     let rows = known.tables.bridges();
@@ -333,3 +341,6 @@ fn spanning_tree_state(port: &Row) -> StpState {
         _ => StpState::Disabled,
     }
 }
+
+#[cfg(test)]
+mod tests;

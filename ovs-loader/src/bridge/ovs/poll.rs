@@ -45,6 +45,15 @@ const WHOLE: Duration = Duration::from_secs(10);
 /// When a station has just been seen, ovs-vswitchd has learned it so much later.
 const LEARNED: Duration = Duration::from_nanos(EVENT_INTERVAL);
 
+/// A bridge to be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Subject {
+    /// Its name.
+    pub(super) name: String,
+    /// How many times what was told has become void: then all is told again.
+    pub(super) voided: u64,
+}
+
 /// What became of a question.
 #[derive(Debug, thiserror::Error)]
 enum Failed {
@@ -73,8 +82,7 @@ impl Failed {
 
 /// A bridge that is asked for.
 struct Asked {
-    /// Its name.
-    name: String,
+    subject: Subject,
     /// When next.
     due: Instant,
     /// No sooner than this, whatever happens: what the last answer cost must be worth it.
@@ -92,10 +100,10 @@ struct Asked {
 }
 
 impl Asked {
-    fn new(name: String, now: Instant) -> Self {
+    fn new(subject: Subject, now: Instant) -> Self {
         let counters = String::new();
         Self {
-            name,
+            subject,
             due: now,
             earliest: now,
             whole: now,
@@ -128,11 +136,11 @@ impl Poll {
         Self { rundir, instance, patience, told, control: None, bridges: BTreeMap::new() }
     }
 
-    /// Asks until nobody listens any more. `names` are the bridges there are, `hints` those where a
-    /// station has just been seen that the FDB does not have.
+    /// Asks until nobody listens any more. `subjects` are the bridges there are, `hints` those where a
+    /// station has just been seen that the FDB does not have, or elsewhere.
     pub(super) async fn run(
         mut self,
-        mut names: watch::Receiver<BTreeMap<Uuid, String>>,
+        mut subjects: watch::Receiver<BTreeMap<Uuid, Subject>>,
         mut hints: Receiver<Uuid>,
     ) {
         loop {
@@ -141,14 +149,14 @@ impl Poll {
             let due = next.as_ref().map(|(_, due)| *due);
             tokio::select! {
                 biased;
-                changed = names.changed() => {
+                changed = subjects.changed() => {
                     if changed.is_err() {
                         return;
                     }
-                    let names = names.borrow_and_update().clone();
-                    self.bridges.retain(|bridge, asked| names.get(bridge) == Some(&asked.name));
-                    for (bridge, name) in names {
-                        let asked = || Asked::new(name, Instant::now());
+                    let subjects = subjects.borrow_and_update().clone();
+                    self.bridges.retain(|bridge, asked| subjects.get(bridge) == Some(&asked.subject));
+                    for (bridge, subject) in subjects {
+                        let asked = || Asked::new(subject, Instant::now());
                         self.bridges.entry(bridge).or_insert_with(asked);
                     }
                 }
@@ -217,15 +225,16 @@ impl Poll {
             Some(control) => control,
             none => none.insert(Control::open(&self.rundir).await?),
         };
-        let flows = control.ask("bridge/dump-flows", &asked.name).await?;
+        let flows = control.ask("bridge/dump-flows", &asked.subject.name).await?;
         let against = text::other_flows(&flows)?.into_iter().collect();
         // The counters first: what changes after that shows the next time.
-        let counters = control.ask("fdb/stats-show", &asked.name).await?;
+        let counters = control.ask("fdb/stats-show", &asked.subject.name).await?;
         let now = Instant::now();
         let stations = match &asked.told {
             Some(told) if counters == asked.counters && now < asked.whole => told.stations.clone(),
             _ => {
-                let stations = text::stations(&control.ask("fdb/show", &asked.name).await?)?;
+                let stations =
+                    text::stations(&control.ask("fdb/show", &asked.subject.name).await?)?;
                 asked.whole = now + WHOLE;
                 asked.counters = counters;
                 Arc::new(stations)
@@ -241,7 +250,7 @@ impl Poll {
         mut answers: Answers,
     ) -> Result<Answers, Failed> {
         let Some(asked) = self.bridges.get_mut(bridge) else { return Ok(answers) };
-        let socket = self.rundir.join(format!("{}.mgmt", asked.name));
+        let socket = self.rundir.join(format!("{}.mgmt", asked.subject.name));
         let configs = timeout(LIMIT, async {
             let openflow = match &mut asked.openflow {
                 Some(openflow) => openflow,
@@ -252,7 +261,7 @@ impl Poll {
         answers.configs = match (configs.await, &asked.told) {
             (Ok(configs), _) => configs?,
             (Err(_), Some(told)) => told.configs.clone(),
-            (Err(_), None) => return Err(Failed::OpenFlowLate(asked.name.clone())),
+            (Err(_), None) => return Err(Failed::OpenFlowLate(asked.subject.name.clone())),
         };
         Ok(answers)
     }

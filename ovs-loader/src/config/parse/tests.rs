@@ -39,6 +39,8 @@ fn each_mistake_in_accelerate_names_its_line_and_the_remedy() {
         ("[accelerate]\nbridges = [\"a\",\n \"a\"]", 3, "there twice", "one name"),
         ("[accelerate]\nlease_seconds = 3\nlease_seconds = 4", 3, "duplicate", "keep one"),
         ("[accelerate]\nlease_seconds = ", 2, "", "--help"),
+        ("ovs = 1", 1, "invalid type", "[ovs]"),
+        ("[ovs]\nrundir = [\"/run\"]", 2, "rundir", "did you mean `rundirs`?"),
     ] {
         assert_mistake(text, line, problem, help);
     }
@@ -132,6 +134,9 @@ fn a_whole_file_is_read() {
         lease_seconds = 10
         bypass_egress_filters = true
 
+        [ovs]
+        rundirs = ["/run/one", "/run/two"]
+
         [[bridge]]
         name = "br-ex"
         kind = "linux"
@@ -149,6 +154,7 @@ fn a_whole_file_is_read() {
         ..Accelerate::default()
     };
     assert_eq!(config.accelerate, expected);
+    assert_eq!(config.ovs_rundirs, Some(vec!["/run/one".into(), "/run/two".into()]));
     let tunnel = TunnelSpec {
         name: None,
         encap: Encap::Vxlan,

@@ -4,6 +4,7 @@
 mod adopt;
 mod apply;
 mod maps;
+mod ovs;
 mod property;
 mod reasons;
 mod values;

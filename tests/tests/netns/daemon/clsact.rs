@@ -119,6 +119,15 @@ fn filters_that_others_removed_are_back_at_once() -> Result<()> {
         traffic.is_fast(&loader, FOLLOWED);
     }
     traffic.stop()?;
+    // And where a port of the bridge comes at that very moment.
+    let port = "ip link add new type veth peer name new-peer && ip link set new master br-ex up";
+    for device in ["v1", "u0"] {
+        shell(lab.host(0), &format!("tc qdisc del dev {device} clsact; {port}"));
+        wait_until(FOLLOWED, "both programs beside a new port", || {
+            (names(&programs(lab.host(0))) == BOTH).then_some(())
+        });
+        shell(lab.host(0), "ip link del new");
+    }
     loader.down()?;
     assert_eq!(tc(lab.host(0)), before);
     Ok(())

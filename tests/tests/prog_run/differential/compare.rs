@@ -101,7 +101,7 @@ impl<'a> Both<'a> {
     ) -> Result<Option<Reason>, String> {
         let Arrival { device, gso_size, frame } = arrival;
         let expected = self.model.run(program, now(), &received(arrival));
-        let input = Input { ifindex: *device, frame, gso_size: *gso_size };
+        let input = Input { ifindex: *device, frame, gso_size: *gso_size, mark: 0 };
         let Observed { outcome, counted } = self.host.observe(program, input);
         let (reason, fate, left) = match expected {
             Ok(forwarded) => {

@@ -1,0 +1,203 @@
+//! Rows and devices that a test host does not have at will.
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::bridge::ovs::tables::Schema;
+
+const BRIDGE: IfIndex = 5;
+const DEVICE: IfIndex = 6;
+
+/// Open vSwitch with the bridge `br-ex` and its port `p`, whose rows have these columns too.
+struct Rows {
+    bridge: Value,
+    port: Value,
+    interface: Value,
+    members: BTreeMap<String, Member>,
+}
+
+impl Rows {
+    /// A bridge with a NIC, and nothing against either.
+    fn new() -> Self {
+        let member = |ifindex, name: &str| Member {
+            port: Port {
+                ifindex,
+                name: name.to_owned(),
+                mac: Mac([2, 0, 0, 0, 0, 9]),
+                up: true,
+                mtu: 1500,
+                stp: StpState::Disabled,
+                isolated: false,
+                locked: false,
+                unsupported: Vec::new(),
+                device: Device::Ethernet,
+            },
+            in_datapath: Some(true),
+        };
+        let members = [(BRIDGE, "br-ex"), (DEVICE, "p")]
+            .map(|(ifindex, name)| (name.to_owned(), member(ifindex, name)));
+        Self {
+            bridge: json!({}),
+            port: json!({}),
+            interface: json!({ "ofport": 1 }),
+            members: members.into(),
+        }
+    }
+
+    fn tables(&self) -> Tables {
+        let row = |row: &Value, more: Value| {
+            let mut row = row.clone();
+            row.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            json!({ "initial": row })
+        };
+        let mut tables = Tables::new(Schema::default());
+        tables
+            .update(&json!({
+                "Open_vSwitch": { "o": { "initial": { "bridges": ["uuid", "b"] } } },
+                "Bridge": { "b": row(&self.bridge, json!({ "name": "br-ex", "ports": ["uuid", "p"] })) },
+                "Port": { "p": row(&self.port, json!({ "name": "p", "interfaces": ["uuid", "i"] })) },
+                "Interface": { "i": row(&self.interface, json!({ "name": "p" })) },
+            }))
+            .unwrap();
+        tables
+    }
+
+    fn bridge(&self) -> Bridge {
+        let stations = [1, 7].map(|port| Station {
+            key: FdbKey { vlan: 0, mac: Mac([2, 0, 0, 0, 0, port]) },
+            port: Some(port.into()),
+            fixed: false,
+        });
+        let answers = Answers { stations: Arc::new(stations.to_vec()), ..Answers::default() };
+        let known = Known {
+            tables: &self.tables(),
+            members: &self.members,
+            answers: &[(Uuid("b".to_owned()), answers)].into(),
+            source_ports: (32768, 60999),
+        };
+        bridges(&known, &mut Numbers::new(0)).into_values().next().expect("the bridge")
+    }
+
+    fn member(&mut self) -> &mut Member {
+        self.members.get_mut("p").unwrap()
+    }
+
+    /// The port, and what stands against it.
+    fn port(&self) -> (Port, Vec<(Reason, String)>) {
+        let port = self.bridge().ports.into_values().next().expect("the port");
+        let why = port.unsupported.iter().map(|why| (why.reason, why.detail.clone())).collect();
+        (port, why)
+    }
+}
+
+#[test]
+fn a_port_is_its_device_and_forwards() {
+    let (port, why) = Rows::new().port();
+    assert_eq!(why, []);
+    assert_eq!((port.ifindex, port.stp, port.mtu), (DEVICE, StpState::Forwarding, 1500));
+}
+
+#[test]
+fn stations_behind_unknown_numbers_are_left_out() {
+    let fdb = Rows::new().bridge().fdb;
+    assert_eq!(fdb.values().map(|entry| entry.port).collect::<Vec<_>>(), [DEVICE]);
+}
+
+#[test]
+fn the_ageing_time_is_within_open_vswitchs_bounds() {
+    for (text, seconds) in
+        [("60", 60), ("1", 15), ("9999", 3600), ("0", 300), ("", 300), ("soon", 300)]
+    {
+        let mut rows = Rows::new();
+        rows.bridge = json!({ "other_config": ["map", [["mac-aging-time", text]]] });
+        assert_eq!(rows.bridge().ageing, Duration::from_secs(seconds), "{text}");
+    }
+}
+
+#[test]
+fn a_device_of_another_namespace_or_out_of_the_datapath_is_not_the_ports() {
+    let mut rows = Rows::new();
+    rows.interface["ifindex"] = json!(DEVICE);
+    assert_eq!(rows.port().1, []);
+    rows.interface["ifindex"] = json!(99);
+    let words = "ifindex=99, but here the device has 6".to_owned();
+    assert_eq!(rows.port().1, [(Reason::OvsPortFailed, words)]);
+
+    let mut rows = Rows::new();
+    rows.member().in_datapath = None;
+    assert_eq!(rows.port().1, [], "a kernel without datapaths of its own says nothing");
+    rows.member().in_datapath = Some(false);
+    let words = "not in the kernel datapath".to_owned();
+    assert_eq!(rows.port().1, [(Reason::OvsPortFailed, words)]);
+}
+
+#[test]
+fn a_port_that_failed_says_so_in_ovs_vswitchds_words() {
+    for (columns, words) in [
+        (json!({ "ofport": -1, "error": "could not open" }), "could not open"),
+        (json!({ "ofport": -1 }), "ofport=-1"),
+        (json!({}), "ofport=[]"),
+    ] {
+        let mut rows = Rows::new();
+        rows.interface = columns;
+        assert_eq!(rows.port().1, [(Reason::OvsPortFailed, words.to_owned())]);
+    }
+}
+
+#[test]
+fn a_spanning_trees_state_is_the_ports_own() {
+    let status = |column: &str, key: &str, state: &str| json!({ column: ["map", [[key, state]]] });
+    for (column, port, state) in [
+        ("stp_enable", status("status", "stp_state", "forwarding"), StpState::Forwarding),
+        ("stp_enable", status("status", "stp_state", "learning"), StpState::Learning),
+        ("stp_enable", status("status", "stp_state", "listening"), StpState::Listening),
+        ("stp_enable", status("status", "stp_state", "blocking"), StpState::Blocking),
+        (
+            "rstp_enable",
+            status("rstp_status", "rstp_port_state", "Forwarding"),
+            StpState::Forwarding,
+        ),
+        ("rstp_enable", status("rstp_status", "rstp_port_state", "Discarding"), StpState::Blocking),
+        ("rstp_enable", json!({}), StpState::Disabled),
+        ("other_config", status("status", "stp_state", "blocking"), StpState::Forwarding),
+    ] {
+        let mut rows = Rows::new();
+        rows.bridge = json!({ column: true });
+        rows.port = port;
+        assert_eq!(rows.port().0.stp, state, "{column} {}", rows.port);
+    }
+}
+
+#[test]
+fn a_tunnel_device_of_the_kernels_and_unknown_types_are_no_tunnels_of_open_vswitch() {
+    let mut rows = Rows::new();
+    let tunnel = tunnel::read(Encap::Vxlan, std::iter::empty(), (1, 2));
+    rows.member().port.device = Device::Tunnel(Box::new(tunnel));
+    assert_eq!(rows.port().0.device, Device::Other("vxlan".to_owned()));
+    for kind in ["internal", "patch", "geneve", "ip6gre", "dpdk"] {
+        rows.interface["type"] = json!(kind);
+        assert_eq!(rows.port().0.device, Device::Other(kind.to_owned()));
+    }
+}
+
+#[test]
+fn a_port_without_a_device_is_down_under_a_number_of_its_own() {
+    let mut rows = Rows::new();
+    rows.members.remove("p");
+    let port = rows.port().0;
+    assert!(!port.up && port.ifindex > NO_INTERFACE);
+    rows.members.remove("br-ex");
+    let bridge = rows.bridge();
+    assert!(bridge.ifindex > NO_INTERFACE);
+    assert_eq!(bridge.unsupported, [Why::new(Reason::OvsBridgeFailed, "no device br-ex")]);
+}
+
+#[test]
+fn numbers_stay_with_their_rows_and_differ_between_open_vswitches() {
+    let (mut one, mut other) = (Numbers::new(0), Numbers::new(1));
+    let [a, b] = ["a", "b"].map(|row| Uuid(row.to_owned()));
+    let first = one.of(&a);
+    assert_ne!(first, one.of(&b));
+    assert_eq!(first, one.of(&a));
+    assert_ne!(first, other.of(&a));
+}
