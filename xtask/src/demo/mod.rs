@@ -14,6 +14,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
+use ovs_ebpf_common::abi;
 use ovs_ebpf_tests::lab::{self, FastPackets, Lab, Loader, patience, traffic};
 
 use self::{
@@ -236,7 +237,7 @@ fn total(loaders: &[Loader]) -> Result<FastPackets> {
 
 /// The first host's FDB, as the daemon and as bpftool show it.
 fn tables(lab: &Lab, loader: &Loader) -> Result<String> {
-    let map = loader.bpffs().join("v1/fdb");
+    let map = loader.bpffs().join(format!("v{}/fdb", abi::VERSION));
     let map = map.to_string_lossy();
     let shown = loader.cli(&["fdb", "show"])?;
     let dumped = lab.host(0).try_exec(&["bpftool", "map", "dump", "pinned", &map])?;
