@@ -32,6 +32,13 @@ enum Target {
     Configuration,
     /// Requests on the control socket
     Control,
+    /// What ovsdb-server sends
+    Ovsdb,
+    /// What ovs-vswitchd prints
+    Unixctl,
+    /// What a bridge's OpenFlow socket sends
+    #[value(name = "openflow")]
+    OpenFlow,
 }
 
 /// Runs the targets. Stops at the first that fails.

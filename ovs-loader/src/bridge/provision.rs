@@ -21,7 +21,7 @@ mod veth;
 mod vlan;
 
 pub use spec::{BridgeSpec, TunnelSpec};
-pub use veth::{Owner, VethSpec, add_veth, del_interface, owner};
+pub use veth::{Owner, VethSpec, add_veth, del_interface, interfaces, owner};
 pub use vlan::{add_access_port, set_access_vlan};
 
 /// Something that was changed.

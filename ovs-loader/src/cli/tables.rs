@@ -6,7 +6,7 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use ovs_ebpf_common::Reason;
 
 use crate::api::report::{BridgeStatus, FdbReport, Stats, Status, Traffic, TunnelReport, Why};
-use crate::docker::Listed;
+use crate::docker::Listing;
 
 pub(super) fn status(status: &Status) -> String {
     let mut text = String::new();
@@ -104,10 +104,10 @@ pub(super) fn tunnels(report: &TunnelReport) -> String {
     lines(&rows)
 }
 
-pub(super) fn attachments(all: &Vec<Listed>) -> String {
+pub(super) fn attachments(listing: &Listing) -> String {
     let mut rows =
         table(&["bridge", "interface", "container", "port", "addresses", "vlan", "attached"]);
-    for one in all {
+    for one in &listing.attachments {
         rows.add_row([
             one.bridge.clone(),
             one.interface.clone(),

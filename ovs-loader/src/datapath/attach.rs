@@ -49,6 +49,9 @@ pub(super) trait Attach {
     /// Detaches from a device, which may be gone.
     fn detach(&mut self, program: Program, ifindex: IfIndex);
 
+    /// Removes what attaching needed on the devices, when all is detached.
+    fn release(&mut self) {}
+
     /// The devices that the program is still attached to, of those it was attached to.
     fn remaining(
         &mut self,
@@ -121,5 +124,6 @@ impl Attachments {
                 self.way.detach(program, ifindex);
             }
         }
+        self.way.release();
     }
 }

@@ -2,8 +2,7 @@
 //! fixed priority and handle, so that each daemon finds and replaces what an earlier one left.
 //!
 //! Such a filter has no pin; it keeps its program alive. A qdisc that had to be made for it is noted as
-//! the directory `<bpffs>/clsact/<ifindex>`, and removed with the last filter on it. Others' are not
-//! touched, but others may remove ours with all filters on it: `ovs-vswitchd` does when it sets a
+//! the directory `<bpffs>/clsact/<ifindex>`, and removed at the end. Others' are not touched, but others may remove ours with all filters on it: `ovs-vswitchd` does when it sets a
 //! port's policing.
 //!
 //! Sources: `tc_modify_qdisc` (net/sched/sch_api.c), `tc_new_tfilter` (net/sched/cls_api.c),
@@ -85,11 +84,7 @@ impl Filters {
                 any = true;
             }
         }
-        // What is left is of devices that are gone.
-        if let Ok(entries) = fs::read_dir(&self.made) {
-            entries.flatten().for_each(|entry| forget(&entry.path()));
-            forget(&self.made);
-        }
+        self.release();
         Ok(any)
     }
 
@@ -139,23 +134,18 @@ impl Filters {
     fn remove(&mut self, program: Program, ifindex: IfIndex) -> io::Result<()> {
         let mut request = filter(program, ifindex).to_bytes();
         push_attribute(&mut request, TCA_KIND, b"bpf\0");
-        self.netlink.change(RTM_DELTFILTER, 0, &request)?;
-        let note = self.note(ifindex);
-        if !note.exists() {
-            return Ok(());
+        self.netlink.change(RTM_DELTFILTER, 0, &request)
+    }
+
+    /// Removes the qdisc made for the device's filters, unless others have come.
+    fn remove_qdisc(&mut self, ifindex: IfIndex) -> io::Result<()> {
+        for parent in [PARENT_INGRESS, PARENT_EGRESS] {
+            if !tc::filters(&mut self.netlink, ifindex, parent)?.is_empty() {
+                return Ok(());
+            }
         }
-        let mut rest = tc::filters(&mut self.netlink, ifindex, PARENT_INGRESS)?;
-        rest.extend(tc::filters(&mut self.netlink, ifindex, PARENT_EGRESS)?);
-        // Our other program's filter removes it later, and where others have come it stays.
-        if rest.is_empty() {
-            let qdisc = Tcmsg { ifindex, handle: CLSACT_HANDLE, parent: CLSACT, info: 0 };
-            self.netlink.change(RTM_DELQDISC, 0, &qdisc.to_bytes())?;
-        }
-        if rest.iter().all(|filter| filter.own().is_none()) {
-            forget(&note);
-            forget(&self.made);
-        }
-        Ok(())
+        let qdisc = Tcmsg { ifindex, handle: CLSACT_HANDLE, parent: CLSACT, info: 0 };
+        self.netlink.change(RTM_DELQDISC, 0, &qdisc.to_bytes())
     }
 
     fn note(&self, ifindex: IfIndex) -> PathBuf {
@@ -204,8 +194,20 @@ impl Attach for Filters {
         if let Err(error) = self.remove(program, ifindex) {
             // With the device or its qdisc the filter has gone.
             tracing::debug!("no {} to remove from device {ifindex}: {error}", name(program));
-            forget(&self.note(ifindex));
         }
+    }
+
+    /// Removes the qdiscs, which stay until then: the kernel loses packets when one comes or goes.
+    fn release(&mut self) {
+        let Ok(notes) = fs::read_dir(&self.made) else { return };
+        for note in notes.flatten() {
+            let ifindex = note.file_name().to_str().and_then(|name| name.parse().ok());
+            if let Some(Err(error)) = ifindex.map(|ifindex| self.remove_qdisc(ifindex)) {
+                tracing::debug!("no qdisc to remove for {}: {error}", note.path().display());
+            }
+            forget(&note.path());
+        }
+        forget(&self.made);
     }
 
     fn remaining(

@@ -156,6 +156,9 @@ pub enum Error {
         "{0} may be several containers: give more of the id; `ovs-loader docker list` shows it"
     )]
     Ambiguous(String),
+    /// The state directory is root's.
+    #[error("no permission to write {0}: run as root, for example with sudo")]
+    Permission(PathBuf),
     /// A file of the state directory.
     #[error("cannot {doing} {path}: {reason}")]
     State {

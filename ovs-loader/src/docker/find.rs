@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::record::{Attachment, Locked, is_short_id};
 use super::{Attacher, Error, ovs};
-use crate::bridge::provision::{self, Owner};
+use crate::bridge::provision;
 
 /// A container as it was called, and as Docker knows it.
 pub(super) struct Identity {
@@ -77,7 +77,14 @@ impl Attached {
     }
 }
 
-/// A line of `docker list`.
+/// What `docker list` shows.
+#[derive(Clone, Debug, Serialize)]
+pub struct Listing {
+    /// Every port of a container.
+    pub attachments: Vec<Listed>,
+}
+
+/// A port of a container.
 #[derive(Clone, Debug, Serialize)]
 pub struct Listed {
     /// The bridge.
@@ -105,13 +112,14 @@ impl Attacher {
     ///
     /// # Errors
     /// The state directory, the host or Open vSwitch can't be read.
-    pub async fn list(&self) -> Result<Vec<Listed>, Error> {
-        let mut all = Vec::new();
+    pub async fn list(&self) -> Result<Listing, Error> {
+        let mut attachments = Vec::new();
+        let there = provision::interfaces().await?;
         let ours = self.store.load()?;
         let rows = self.rows().await?;
         let tag = |port: &str| rows.iter().find(|row| row.name == port).and_then(|row| row.vlan);
         for one in &ours {
-            all.push(Listed {
+            attachments.push(Listed {
                 bridge: one.bridge.clone(),
                 interface: one.interface.clone(),
                 container: one.container.name.clone(),
@@ -119,12 +127,12 @@ impl Attacher {
                 port: one.port.clone(),
                 addresses: one.addresses.iter().map(ToString::to_string).collect(),
                 vlan: tag(&one.port).or(one.vlan),
-                attached: provision::owner(&one.port).await? != Owner::Absent,
+                attached: there.contains(&one.port),
                 by_ovs_docker: false,
             });
         }
         for row in rows.iter().filter(|row| ours.iter().all(|one| one.port != row.name)) {
-            all.push(Listed {
+            attachments.push(Listed {
                 bridge: row.bridge.clone(),
                 interface: row.interface.clone(),
                 container: row.container.clone(),
@@ -132,11 +140,11 @@ impl Attacher {
                 port: row.name.clone(),
                 addresses: Vec::new(),
                 vlan: row.vlan,
-                attached: provision::owner(&row.name).await? != Owner::Absent,
+                attached: there.contains(&row.name),
                 by_ovs_docker: true,
             });
         }
-        Ok(all)
+        Ok(Listing { attachments })
     }
 
     /// Every port of a container.

@@ -13,6 +13,8 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use netlink_packet_core::Parseable as _;
+use netlink_packet_route::link::LinkMessage;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use tokio::io::unix::AsyncFd;
 use tokio::runtime;
@@ -21,8 +23,9 @@ use tokio::task::AbortHandle;
 use tokio::time::sleep;
 
 use super::engine::Engine;
-use super::{Attacher, Places};
-use crate::bridge::netlink::{Heard, Notifications};
+use super::{Attacher, PORT_SUFFIX, Places};
+use crate::bridge::linux::links::Link;
+use crate::bridge::netlink::{Frame, Heard, Notifications};
 
 /// How long after a failure everything is tried again, the first and the last time.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -155,7 +158,7 @@ impl Listeners {
         loop {
             let mut deleted = false;
             let heard = match links.wait().await {
-                Ok(()) => links.hear(BATCH, |frame| deleted |= frame.kind == libc::RTM_DELLINK),
+                Ok(()) => links.hear(BATCH, |frame| deleted |= is_deleted_port(&frame)),
                 Err(error) => Err(error),
             };
             match heard {
@@ -169,6 +172,13 @@ impl Listeners {
             }
         }
     }
+}
+
+/// Whether a notification tells of the end of a port by a name that attachments have.
+fn is_deleted_port(frame: &Frame<'_>) -> bool {
+    frame.kind == libc::RTM_DELLINK
+        && LinkMessage::parse(frame.payload)
+            .is_ok_and(|message| Link::new(&message).name.ends_with(PORT_SUFFIX))
 }
 
 /// Tells of all that happens to an engine's containers, and of each time that it may have been

@@ -11,7 +11,7 @@ use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 pub use error::Error;
-pub use find::Listed;
+pub use find::{Listed, Listing};
 
 use crate::bridge::model::Mac;
 use crate::bridge::provision::{self, Owner, VethSpec};
@@ -40,6 +40,9 @@ pub const DEFAULT_STATE_DIR: &str = "/var/lib/ovs-ebpf";
 pub const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
 /// Open vSwitch's directory of sockets.
 pub const DEFAULT_RUNDIR: &str = "/var/run/openvswitch";
+
+/// Ends the names of ports, as `ovs-docker` has it.
+const PORT_SUFFIX: &str = "_l";
 
 /// Where things are on this host.
 #[derive(Clone, Debug)]
@@ -123,6 +126,7 @@ impl Attacher {
         settings.check()?;
         let locked = self.lock().await?;
         let (container, identity, namespace) = self.enter(container, place).await?;
+        self.bury(&locked, &container.name, &container.id).await?;
         for attached in self.attached(&locked, &identity).await? {
             if attached.interface() != settings.interface {
                 continue;
@@ -433,7 +437,7 @@ fn names() -> Result<(String, Mac), Error> {
     let [_, _, first, rest @ ..] = random.to_be_bytes();
     let mut mac = [first & 0xfc | 0x02, 0, 0, 0, 0, 0];
     mac[1..].copy_from_slice(&rest);
-    Ok((format!("{}_l", &digits[..13]), Mac(mac)))
+    Ok((format!("{}{PORT_SUFFIX}", &digits[..13]), Mac(mac)))
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::engine::{Engine, Run};
 use super::namespace::Namespace;
-use super::record::{Attachment, Backend, Locked};
+use super::record::{Attachment, Backend, Container, Locked};
 use super::{Attacher, Error, ovs};
 use crate::bridge::provision::{self, Owner};
 
@@ -29,22 +29,52 @@ impl Attacher {
     /// The attachments can't be read or locked.
     pub async fn reconcile(&self) -> Result<BTreeSet<String>, Error> {
         let locked = self.lock().await?;
+        let interfaces = provision::interfaces().await?;
         let mut failures = BTreeSet::new();
         for attachment in locked.load()? {
             let what = format!("{} of {}", attachment.interface, attachment.container.name);
-            if let Err(error) = self.settle(&locked, attachment).await {
+            let there = interfaces.contains(&attachment.port);
+            if let Err(error) = self.settle(&locked, attachment, there).await {
                 failures.insert(format!("{what}: {}", error.chain()));
             }
         }
         Ok(failures)
     }
 
-    async fn settle(&self, locked: &Locked<'_>, mut attachment: Attachment) -> Result<(), Error> {
+    /// Forgets what is left of earlier containers of a name.
+    pub(super) async fn bury(
+        &self,
+        locked: &Locked<'_>,
+        name: &str,
+        successor: &str,
+    ) -> Result<(), Error> {
+        for attachment in locked.load()? {
+            let Container { id, name: known, engine, .. } = &attachment.container;
+            let Some(engine) = engine else { continue };
+            if known != name || id == successor || Engine::new(engine).inspect(id).await?.is_some()
+            {
+                continue;
+            }
+            let left = self.remove(locked, &attachment).await;
+            if !left.is_empty() {
+                return Err(Error::NotDetached { port: attachment.port, left });
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what is to be done about an attachment; `there`: this host has its port.
+    async fn settle(
+        &self,
+        locked: &Locked<'_>,
+        mut attachment: Attachment,
+        there: bool,
+    ) -> Result<(), Error> {
         let what = format!(
             "{} of {} (port {} of {})",
             attachment.interface, attachment.container.name, attachment.port, attachment.bridge
         );
-        match self.fate(&attachment).await? {
+        match self.fate(&attachment, there).await? {
             Fate::Keep => {}
             Fate::Forget(why) => {
                 let left = self.remove(locked, &attachment).await;
@@ -78,9 +108,8 @@ impl Attacher {
         Ok(())
     }
 
-    async fn fate(&self, attachment: &Attachment) -> Result<Fate, Error> {
+    async fn fate(&self, attachment: &Attachment, there: bool) -> Result<Fate, Error> {
         let container = &attachment.container;
-        let there = provision::owner(&attachment.port).await? != Owner::Absent;
         let Some(socket) = &container.engine else {
             return Ok(match there {
                 true => Fate::Keep,

@@ -225,7 +225,10 @@ impl Store {
     /// Another process holds it for too long, or the directory can't be written.
     pub async fn lock(&self) -> Result<Locked<'_>, Error> {
         let path = self.directory.join("lock");
-        let failed = |reason| Error::State { doing: "lock", path: path.clone(), reason };
+        let failed = |reason: io::Error| match reason.kind() {
+            io::ErrorKind::PermissionDenied => Error::Permission(path.clone()),
+            _ => Error::State { doing: "lock", path: path.clone(), reason },
+        };
         fs::create_dir_all(&self.directory).map_err(failed)?;
         let file = File::create(&path).map_err(failed)?;
         let deadline = Instant::now() + self.patience;

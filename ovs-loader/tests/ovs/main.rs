@@ -3,8 +3,10 @@
 //! namespace of each test's own.
 
 mod bridges;
+mod cost;
 mod database;
 mod gate;
 mod lab;
 mod life;
+mod rest;
 mod switch;

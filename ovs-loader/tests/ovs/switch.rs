@@ -41,6 +41,12 @@ impl Switch {
         self.directory.path()
     }
 
+    /// ovs-vswitchd's control socket.
+    pub(crate) fn control(&self) -> PathBuf {
+        let process = self.vswitchd.as_ref().expect("ovs-vswitchd").id();
+        self.rundir().join(format!("ovs-vswitchd.{process}.ctl"))
+    }
+
     /// Starts ovsdb-server.
     pub(crate) fn start_database(&mut self) {
         let socket = self.rundir().join("db.sock");

@@ -6,17 +6,16 @@ use std::{
     os::unix::fs::symlink,
     path::PathBuf,
     process::{Child, Stdio},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
 };
 
-use super::{Host, Namespace};
+use super::{Host, Namespace, wait::try_until};
 
 /// How long the engine may take to start or to end.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -69,15 +68,10 @@ impl Engine {
         command.args(["--mount", "sh", "-c", &script]).stdin(Stdio::null());
         command.stdout(log.try_clone()?).stderr(log);
         self.child = Some(command.spawn().context("cannot start dockerd of package docker.io")?);
-        let deadline = Instant::now() + LIMIT;
-        while self.docker(&["version"]).is_err() {
-            let log = || fs::read_to_string(self.directory.join("log")).unwrap_or_default();
-            if Instant::now() > deadline {
-                bail!("dockerd does not answer:\n{}", log());
-            }
-            thread::sleep(Duration::from_millis(20));
-        }
-        Ok(())
+        try_until(LIMIT, || Ok(self.docker(&["version"]).ok())).map(drop).with_context(|| {
+            let log = fs::read_to_string(self.directory.join("log")).unwrap_or_default();
+            format!("dockerd does not answer:\n{log}")
+        })
     }
 
     /// Ends the engine, and with it its containers, as a host's shutdown does.
@@ -94,15 +88,11 @@ impl Engine {
             }
         }
         let _ = kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM);
-        let deadline = Instant::now() + LIMIT;
-        while child.try_wait().context("cannot wait for dockerd")?.is_none() {
-            if Instant::now() > deadline {
-                let _ = child.kill();
-                bail!("dockerd did not end within {LIMIT:?}");
-            }
-            thread::sleep(Duration::from_millis(20));
+        let ended = try_until(LIMIT, || child.try_wait().context("cannot wait for dockerd"));
+        if ended.is_err() {
+            let _ = child.kill();
         }
-        Ok(())
+        ended.map(drop).context("dockerd does not end")
     }
 
     fn make_image(&self) -> Result<()> {

@@ -1,5 +1,6 @@
 //! One change of the host's bridges: its steps, and the way back.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
@@ -71,6 +72,11 @@ impl Change {
     /// An interface by its name.
     pub(super) fn link(&self, name: &str) -> Option<links::Link<'_>> {
         self.links.iter().map(links::Link::new).find(|link| link.name == name)
+    }
+
+    /// The names of all interfaces.
+    pub(super) fn names(&self) -> BTreeSet<String> {
+        self.links.iter().map(|link| links::Link::new(link).name.to_owned()).collect()
     }
 
     /// An interface's name by its index.

@@ -1,5 +1,6 @@
 //! Veth pairs that join a bridge of this host with another network namespace.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
 
 use netlink_packet_route::RouteNetlinkMessage;
@@ -14,6 +15,11 @@ use crate::bridge::model::Mac;
 /// What the kernel gives a veth that says nothing else, in bytes.
 const DEFAULT_MTU: u32 = 1500;
 
+/// The first byte of MACs of bridges' ports, locally administered: a bridge takes the lowest MAC of
+/// its ports for its own, and the host's address on the bridge must not change its MAC with each
+/// container.
+const HIGHEST: u8 = 0xfe;
+
 /// A veth pair to be made.
 #[derive(Clone, Copy, Debug)]
 pub struct VethSpec<'a> {
@@ -23,7 +29,7 @@ pub struct VethSpec<'a> {
     pub peer: &'a str,
     /// The other namespace.
     pub namespace: BorrowedFd<'a>,
-    /// The other end's MAC.
+    /// The other end's MAC. This end gets the same with `HIGHEST` in front.
     pub mac: Mac,
     /// The other end's MTU in bytes, 1,500 without one. This end follows upwards only: the bridge's
     /// own MTU is that of its smallest port.
@@ -63,6 +69,11 @@ pub async fn del_interface(name: &str) -> Result<bool, Error> {
     }
 }
 
+/// The names of all interfaces.
+pub async fn interfaces() -> Result<BTreeSet<String>, Error> {
+    Ok(Change::begin().await?.names())
+}
+
 /// Whose port an interface is.
 pub async fn owner(name: &str) -> Result<Owner, Error> {
     let change = Change::begin().await?;
@@ -84,6 +95,11 @@ impl Change {
         peer.attributes.extend(spec.mtu.map(LinkAttribute::Mtu));
         let data = InfoData::Veth(InfoVeth::Peer(peer));
         let index = self.create(spec.name, Kind::Veth, InfoKind::Veth, Some(data)).await?;
+        let [_, rest @ ..] = spec.mac.0;
+        let mut mac = [HIGHEST, 0, 0, 0, 0, 0];
+        mac[1..].copy_from_slice(&rest);
+        let message = set(index, LinkAttribute::Address(mac.to_vec()));
+        self.request(message, 0, || format!("set the MAC of {}", spec.name)).await?;
         match spec.mtu.filter(|mtu| *mtu > DEFAULT_MTU) {
             None => Ok(()),
             Some(mtu) => {

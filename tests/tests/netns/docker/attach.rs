@@ -81,6 +81,20 @@ fn del_ports_takes_all_of_one_container_on_one_bridge() -> Result<()> {
 }
 
 #[test]
+fn the_bridge_keeps_its_mac() -> Result<()> {
+    let lab = Lab::pair()?;
+    let host = lab.host(0);
+    shell(host, "ip link set v1 down address 06:ff:ff:ff:ff:ff up; ip link del vxlan0");
+    let mac = || shell(host, "ip -o link show br-ex | grep -o 'ether [^ ]*'");
+    let before = mac();
+    assert_eq!(before, "ether 06:ff:ff:ff:ff:ff\n", "that of its only port");
+    let web = host.add_namespace("web")?;
+    docker(host, "add-port br-ex eth1 web --macaddress=02:00:00:00:00:50", Some(&web))?;
+    assert_eq!(mac(), before);
+    Ok(())
+}
+
+#[test]
 fn once_more_is_no_change_and_other_settings_are_named() -> Result<()> {
     let lab = Lab::pair()?;
     let host = lab.host(0);

@@ -78,6 +78,22 @@ fn a_container_on_the_hosts_own_network_is_refused() -> Result<()> {
 }
 
 #[test]
+fn a_deleted_containers_port_goes_when_another_takes_its_name() -> Result<()> {
+    let lab = Lab::pair()?;
+    let host = lab.host(0);
+    let engine = Engine::start(host)?;
+    engine.run("web")?;
+    beside(&engine, host, "add-port br-ex eth1 web --ipaddress=10.0.0.50/24")?;
+    engine.docker(&["rm", "-f", "web"])?;
+    let id = engine.run("web")?;
+    beside(&engine, host, "add-port br-ex eth1 web --ipaddress=10.0.0.51/24")?;
+    let listed = list(host)?;
+    assert_eq!((listed.len(), &listed[0]["id"]), (1, &id.into()), "{listed:?}");
+    assert_eq!(listed[0]["addresses"][0], "10.0.0.51/24");
+    Ok(())
+}
+
+#[test]
 fn a_restarted_container_is_attached_again_by_the_same_command() -> Result<()> {
     let lab = Lab::pair()?;
     let host = lab.host(0);

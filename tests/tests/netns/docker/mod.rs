@@ -13,7 +13,7 @@ use anyhow::Result;
 use ovs_ebpf_tests::lab::{Host, Namespace};
 use serde_json::Value;
 
-use crate::support::ovs_loader;
+use crate::support::{elements, ovs_loader};
 
 /// How soon the daemon has done what a container's change asks for.
 const SOON: Duration = Duration::from_secs(10);
@@ -37,7 +37,8 @@ fn refused(host: &Host, words: &str, container: Option<&Namespace>) -> String {
     }
 }
 
-/// `ovs-loader docker list --json`.
+/// The attachments of `ovs-loader docker list --json`.
 fn list(host: &Host) -> Result<Vec<Value>> {
-    Ok(serde_json::from_str(&docker(host, "list --json", None)?)?)
+    let listing: Value = serde_json::from_str(&docker(host, "list --json", None)?)?;
+    Ok(elements(&listing["attachments"]).cloned().collect())
 }
