@@ -101,21 +101,22 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         );
         return Ok(());
     }
-    if let Some(series) = args.vm {
-        if args.keep {
-            bail!("--keep can't keep anything with --vm: the machine ends with the demo");
-        }
-        setup::ensure(Purpose::Demo)?;
-        setup::ensure(Purpose::Vm)?;
-        return vm::run(series, args.encap, args.json, &build()?);
+    if args.vm.is_some() && args.keep {
+        bail!("--keep can't keep anything with --vm: the machine ends with the demo");
     }
     let loader = match &args.loader {
         Some(loader) => loader.clone(),
         None => {
             setup::ensure(Purpose::Demo)?;
+            if args.vm.is_some() {
+                setup::ensure(Purpose::Vm)?;
+            }
             build()?
         }
     };
+    if let Some(series) = args.vm {
+        return vm::run(series, args.encap, args.json, &loader);
+    }
     sudo::reexec_as_root(&["--loader".as_ref(), loader.as_os_str()])?;
     show(args, &loader)
 }
