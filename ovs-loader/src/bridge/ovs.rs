@@ -60,8 +60,8 @@ enum Heard {
     NoDatabase,
     /// The database's rows.
     Tables(Box<Tables>),
-    /// What ovs-vswitchd has said of a bridge.
-    Bridge { bridge: Uuid, answers: Answers },
+    /// What ovs-vswitchd has said of a bridge, asked with [`Subject::voided`].
+    Bridge { bridge: Uuid, voided: u64, answers: Answers },
 }
 
 /// One Open vSwitch.
@@ -269,8 +269,9 @@ impl OvsBridges {
                 instance.take_up(*tables);
                 self.stale = Stale { devices: true, bridges: true };
             }
-            Heard::Bridge { bridge, answers } => {
-                if instance.tables.row("Bridge", &bridge).is_some() {
+            Heard::Bridge { bridge, voided, answers } => {
+                let subjects = instance.subjects.borrow();
+                if subjects.get(&bridge).is_some_and(|subject| subject.voided == voided) {
                     instance.answers.insert(bridge, answers);
                     self.stale.bridges = true;
                 }

@@ -9,8 +9,9 @@ use serde::Serialize;
 
 use super::{output, tables};
 use crate::bridge::model::Mac;
+use crate::bridge::ovs::DEFAULT_RUNDIR;
 use crate::docker::spec::{Prefix, Settings, VLANS, station};
-use crate::docker::{Attacher, DEFAULT_RUNDIR, DEFAULT_SOCKET, Place, Places};
+use crate::docker::{Attacher, DEFAULT_SOCKET, Place, Places};
 
 #[derive(Debug, Args)]
 #[command(

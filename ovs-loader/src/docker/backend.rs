@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::record::{Attachment, Backend};
 use super::{Error, ovs};
-use crate::bridge::provision;
+use crate::bridge::provision::{self, Owner};
 
 impl Backend {
     /// Whose a bridge is; `None` if nobody has one of that name.
@@ -22,6 +22,17 @@ impl Backend {
         Ok(match ovs::connect_if_there(rundir).await? {
             Some(_) => Self::Ovs { rundir: rundir.to_owned() },
             None => Self::Linux,
+        })
+    }
+
+    /// Whether a bridge has a port, and this host its device.
+    pub(super) async fn has(&self, bridge: &str, port: &str) -> Result<bool, Error> {
+        let owner = provision::owner(port).await?;
+        Ok(match self {
+            Self::Linux => owner == Owner::Port(bridge.to_owned()),
+            Self::Ovs { rundir } => {
+                owner != Owner::Absent && ovs::connect(rundir).await?.tag(port).await?.is_some()
+            }
         })
     }
 

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::record::{Attachment, Locked, is_short_id};
+use super::record::{Attachment, Locked, Phase, is_short_id};
 use super::{Attacher, Error, ovs};
 use crate::bridge::provision;
 
@@ -159,7 +159,8 @@ impl Attacher {
             ours.iter().all(|one| one.port != row.name) && identity.is_called(&row.container)
         });
         let theirs: Vec<_> = theirs.map(Attached::Script).collect();
-        let mine: Vec<_> = ours.into_iter().filter(|one| identity.is(one)).collect();
+        let complete = |one: &Attachment| one.phase == Phase::Attached && identity.is(one);
+        let mine: Vec<_> = ours.into_iter().filter(complete).collect();
         if let [first, rest @ ..] = &mine[..]
             && rest.iter().any(|other| other.container.id != first.container.id)
         {

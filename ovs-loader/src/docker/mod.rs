@@ -7,14 +7,14 @@
 //! `del-port` and for what a killed process has left: whatever of it is there goes.
 
 use std::fs;
-use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 
 pub use error::Error;
 pub use find::{Listed, Listing};
 
 use crate::bridge::model::Mac;
-use crate::bridge::provision::{self, Owner, VethSpec};
+use crate::bridge::ovs::DEFAULT_RUNDIR;
+use crate::bridge::provision::{self, Owner};
 use engine::Engine;
 use find::{Attached, Identity};
 use inside::Inside;
@@ -22,6 +22,7 @@ use namespace::Namespace;
 use record::{Attachment, Backend, Container, Locked, Phase, Store};
 use spec::Settings;
 
+mod assembly;
 mod backend;
 pub mod engine;
 mod error;
@@ -38,8 +39,6 @@ pub mod spec;
 pub const DEFAULT_STATE_DIR: &str = "/var/lib/ovs-ebpf";
 /// Docker's socket.
 pub const DEFAULT_SOCKET: &str = "/var/run/docker.sock";
-/// Open vSwitch's directory of sockets.
-pub const DEFAULT_RUNDIR: &str = "/var/run/openvswitch";
 
 /// Ends the names of ports, as `ovs-docker` has it.
 const PORT_SUFFIX: &str = "_l";
@@ -203,7 +202,8 @@ impl Attacher {
                 differences,
             });
         }
-        let there = provision::owner(&attachment.port).await? != Owner::Absent
+        let Attachment { backend, bridge, port, .. } = &attachment;
+        let there = backend.has(bridge, port).await?
             && Inside::open(namespace)?.has(&attachment.interface, attachment.mac).await?;
         if there && attachment.container.started == container.started {
             return Ok(Added { attachment, changed: false });
@@ -211,32 +211,6 @@ impl Attacher {
         let attachment =
             self.attach_again(locked, attachment, container.started, namespace).await?;
         Ok(Added { attachment, changed: true })
-    }
-
-    /// Attaches a container that has a new namespace as it was attached before. If that fails, what
-    /// is written down stays, to be tried again.
-    async fn attach_again(
-        &self,
-        locked: &Locked<'_>,
-        attachment: Attachment,
-        started: Option<String>,
-        namespace: &Namespace,
-    ) -> Result<Attachment, Error> {
-        let left = self.take_down(&attachment).await;
-        if !left.is_empty() {
-            return Err(Error::NotDetached { port: attachment.port, left });
-        }
-        let container = Container { started, ..attachment.container.clone() };
-        let attachment = Attachment { container, ..attachment };
-        Inside::open(namespace)?.check(&attachment.settings()).await?;
-        let made = match self.make(&attachment, namespace).await {
-            Ok(()) => locked.save(&attachment),
-            Err(error) => Err(error),
-        };
-        match made {
-            Ok(()) => Ok(attachment),
-            Err(error) => Err(error.and_left(self.take_down(&attachment).await)),
-        }
     }
 
     /// Takes a container's interface away.
@@ -313,22 +287,6 @@ impl Attacher {
         }
     }
 
-    /// The right to change attachments, once what killed processes left is away.
-    async fn lock(&self) -> Result<Locked<'_>, Error> {
-        let locked = self.store.lock().await?;
-        for attachment in locked.load()? {
-            if attachment.phase == Phase::Attached {
-                continue;
-            }
-            tracing::warn!("taking away port {}: it was never finished", attachment.port);
-            let left = self.remove(&locked, &attachment).await;
-            if !left.is_empty() {
-                return Err(Error::NotDetached { port: attachment.port, left });
-            }
-        }
-        Ok(locked)
-    }
-
     /// A running container, and its namespace.
     async fn enter(
         &self,
@@ -364,63 +322,6 @@ impl Attacher {
             started: Some(run.started),
         };
         Ok((container, identity, namespace?))
-    }
-
-    /// Makes all of an attachment.
-    async fn make(&self, attachment: &Attachment, namespace: &Namespace) -> Result<(), Error> {
-        let Attachment { port, bridge, backend, interface, mac, mtu, phase, .. } = attachment;
-        if let Phase::Pending { creates_bridge: true } = phase {
-            backend.create(bridge, self.wait).await?;
-        }
-        let veth = VethSpec {
-            name: port,
-            peer: interface,
-            namespace: namespace.as_fd(),
-            mac: *mac,
-            mtu: *mtu,
-        };
-        provision::add_veth(&veth).await?;
-        Inside::open(namespace)?.configure(&attachment.settings()).await?;
-        backend.attach(attachment, self.wait).await
-    }
-
-    /// Takes away whatever there is of an attachment. Goes on after a failure, and gives them all.
-    async fn take_down(&self, attachment: &Attachment) -> Vec<String> {
-        let Attachment { port, bridge, backend, phase, .. } = attachment;
-        let mut failures = Vec::new();
-        let mut done = |what: &str, result: Result<(), Error>| {
-            failures.extend(result.err().map(|error| format!("{what}: {}", error.chain())));
-        };
-        done("the port", backend.detach(port).await);
-        done("the veth pair", provision::del_interface(port).await.map(drop).map_err(Error::from));
-        if let Phase::Pending { creates_bridge: true } = phase {
-            done("the bridge", backend.delete_if_empty(bridge).await);
-        }
-        failures
-    }
-
-    /// Takes an attachment down and forgets it, if nothing of it is left.
-    async fn remove(&self, locked: &Locked<'_>, attachment: &Attachment) -> Vec<String> {
-        let mut left = self.take_down(attachment).await;
-        if left.is_empty() {
-            left.extend(locked.remove(&attachment.port).err().map(|error| error.chain()));
-        }
-        left
-    }
-
-    async fn detach(&self, locked: &Locked<'_>, attached: &Attached) -> Result<String, Error> {
-        let (port, left) = match attached {
-            Attached::Ours(attachment) => (&attachment.port, self.remove(locked, attachment).await),
-            Attached::Script(port) => {
-                ovs::connect(&self.rundir).await?.del_port(&port.name).await?;
-                provision::del_interface(&port.name).await?;
-                (&port.name, Vec::new())
-            }
-        };
-        match left.is_empty() {
-            true => Ok(port.clone()),
-            false => Err(Error::NotDetached { port: port.clone(), left }),
-        }
     }
 }
 

@@ -8,5 +8,4 @@ mod database;
 mod gate;
 mod lab;
 mod life;
-mod rest;
 mod switch;

@@ -215,7 +215,8 @@ impl Poll {
             return true;
         }
         asked.told = Some(answers.clone());
-        let heard = Heard::Bridge { bridge, answers };
+        let voided = asked.subject.voided;
+        let heard = Heard::Bridge { bridge, voided, answers };
         self.told.send(Told { instance: self.instance, heard }).await.is_ok()
     }
 

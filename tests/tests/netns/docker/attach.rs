@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use ovs_ebpf_tests::lab::{Lab, traffic};
 
-use super::{docker, list, refused};
+use super::{docker, inside, list, refused};
 use crate::support::{State, shell};
 
 const ALL: &str = "add-port br-ex eth1 web --ipaddress=10.0.0.50/24 --ipaddress=fd00::50/64 \
@@ -48,12 +48,12 @@ fn del_port_leaves_the_host_and_the_container_as_they_were() -> Result<()> {
     let lab = Lab::pair()?;
     let host = lab.host(0);
     let web = host.add_namespace("web")?;
-    let (before, inside) = (State::of(host), shell(&web, "ip link; ip route"));
+    let before = (State::of(host), inside(&web));
     docker(host, ALL, Some(&web))?;
     let said = docker(host, "del-port br-ex eth1 web", None)?;
     assert!(said.starts_with("detached eth1 of web from br-ex"), "{said}");
-    before.is_unchanged();
-    assert_eq!(shell(&web, "ip link; ip route"), inside);
+    before.0.is_unchanged();
+    assert_eq!(inside(&web), before.1);
     assert!(list(host)?.is_empty());
     let said = refused(host, "del-port br-ex eth1 web", None);
     assert!(said.contains("no port is attached for eth1 of web"), "{said}");
@@ -100,7 +100,7 @@ fn once_more_is_no_change_and_other_settings_are_named() -> Result<()> {
     let host = lab.host(0);
     let web = host.add_namespace("web")?;
     docker(host, ALL, Some(&web))?;
-    let before = (State::of(host), shell(&web, "ip addr; ip route"));
+    let before = (State::of(host), inside(&web));
     let said = docker(host, ALL, Some(&web))?;
     assert!(said.starts_with("eth1 of web is already attached to br-ex"), "{said}");
     let json: serde_json::Value =
@@ -118,7 +118,7 @@ fn once_more_is_no_change_and_other_settings_are_named() -> Result<()> {
     }
     assert!(!said.contains("gateway is"), "{said}");
     before.0.is_unchanged();
-    assert_eq!(shell(&web, "ip addr; ip route"), before.1);
+    assert_eq!(inside(&web), before.1);
     Ok(())
 }
 
@@ -140,6 +140,20 @@ fn a_container_with_a_new_namespace_is_attached_again_as_it_was() -> Result<()> 
     let link = shell(&second, "ip -o link show eth1");
     assert!(link.contains(mac.trim()), "the MAC stays the same: {mac} {link}");
     assert_eq!(list(host)?[0]["port"], port, "and so does the port");
+    Ok(())
+}
+
+#[test]
+fn a_port_that_somebody_took_out_of_the_bridge_is_attached_again() -> Result<()> {
+    let lab = Lab::pair()?;
+    let host = lab.host(0);
+    let web = host.add_namespace("web")?;
+    docker(host, ALL, Some(&web))?;
+    let port = list(host)?[0]["port"].as_str().expect("a port").to_owned();
+    shell(host, &format!("ip link set {port} nomaster"));
+    let said = docker(host, ALL, Some(&web))?;
+    assert!(said.starts_with("attached eth1 of web to br-ex"), "{said}");
+    assert!(shell(host, &format!("ip -o link show {port}")).contains("master br-ex"));
     Ok(())
 }
 

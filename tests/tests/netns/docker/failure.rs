@@ -5,20 +5,19 @@ use std::fs;
 use anyhow::Result;
 use ovs_ebpf_tests::lab::{Host, Lab, Namespace};
 
-use super::{docker, list, refused};
+use super::{docker, inside, list, refused};
 use crate::support::{State, shell};
 
 /// A command that must fail with these words and change nothing on the host and in the container.
 #[track_caller]
 fn fails(host: &Host, container: &Namespace, words: &str, said: &[&str]) {
-    let inside = "ip -d link; ip addr; ip route; ip -6 route";
-    let before = (State::of(host), shell(container, inside));
+    let before = (State::of(host), inside(container));
     let complaint = refused(host, words, Some(container));
     for word in said {
         assert!(complaint.contains(word), "{words}: no {word:?} in: {complaint}");
     }
     before.0.is_unchanged();
-    assert_eq!(shell(container, inside), before.1, "{words}");
+    assert_eq!(inside(container), before.1, "{words}");
     assert!(list(host).expect("a list").is_empty(), "{words}");
 }
 

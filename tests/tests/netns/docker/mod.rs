@@ -13,7 +13,7 @@ use anyhow::Result;
 use ovs_ebpf_tests::lab::{Host, Namespace};
 use serde_json::Value;
 
-use crate::support::{elements, ovs_loader};
+use crate::support::{elements, ovs_loader, shell};
 
 /// How soon the daemon has done what a container's change asks for.
 const SOON: Duration = Duration::from_secs(10);
@@ -35,6 +35,11 @@ fn refused(host: &Host, words: &str, container: Option<&Namespace>) -> String {
         Ok(said) => panic!("{words} should have failed, but said: {said}"),
         Err(error) => format!("{error:#}"),
     }
+}
+
+/// All that a command could have changed in a container, without what changes by itself.
+fn inside(container: &Namespace) -> String {
+    shell(container, "ip -d link; ip addr | sed 's/ tentative//'; ip route; ip -6 route")
 }
 
 /// The attachments of `ovs-loader docker list --json`.

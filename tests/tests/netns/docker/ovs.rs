@@ -3,7 +3,7 @@
 
 use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
-use ovs_ebpf_tests::lab::{Engine, Host, Lab, Ovs, wait_until};
+use ovs_ebpf_tests::lab::{Engine, Host, Lab, Loader, Ovs, wait_until};
 
 use super::engine::beside;
 use super::{SOON, docker, list, refused};
@@ -129,5 +129,57 @@ fn without_ovs_vswitchd_nothing_is_left_unless_it_is_not_waited_for() -> Result<
     assert!(host.vsctl(&show)?.contains("br-new"));
     docker(host, "del-port br-new eth1 web", None)?;
     assert!(list(host)?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn ovs_docker_finds_and_deletes_ports_of_ours() -> Result<()> {
+    let lab = lab()?;
+    let host = lab.host(0);
+    let engine = Engine::start(host)?;
+    engine.run("web")?;
+    let before = host.vsctl(&["show"])?;
+    beside(&engine, host, "add-port br-ovs eth1 web")?;
+    let error = script(host, &engine, "add-port br-ovs eth1 web").expect_err("attached already");
+    assert!(format!("{error:#}").contains("Port already attached"), "{error:#}");
+    script(host, &engine, "set-vlan br-ovs eth1 web 7")?;
+    assert_eq!(list(host)?[0]["vlan"], 7);
+    script(host, &engine, "del-port br-ovs eth1 web")?;
+    assert_eq!(host.vsctl(&["show"])?, before);
+    let listed = list(host)?;
+    assert_eq!(listed[0]["attached"], false, "{listed:?}");
+    // The daemon forgets what somebody else has deleted.
+    let _loader = Loader::start(host)?;
+    wait_until(SOON, "no attachment", || list(host).ok()?.is_empty().then_some(()));
+    Ok(())
+}
+
+#[test]
+fn rows_go_when_the_container_stops_and_come_back_with_it_in_their_vlan() -> Result<()> {
+    let lab = lab()?;
+    let host = lab.host(0);
+    let engine = Engine::start(host)?;
+    engine.run("web")?;
+    let _loader = Loader::start(host)?;
+    let without = host.vsctl(&["show"])?;
+    beside(&engine, host, "add-port br-ovs eth1 web --ipaddress=10.0.0.5/24")?;
+    let port = found(host, "name", "web")?;
+    host.vsctl(&["set", "port", &port, "tag=8"])?;
+    engine.docker(&["stop", "-t", "0", "web"])?;
+    wait_until(SOON, "the end of the row", || {
+        (host.vsctl(&["show"]).ok()? == without).then_some(())
+    });
+    engine.docker(&["start", "web"])?;
+    wait_until(SOON, "the row", || {
+        (host.vsctl(&["get", "port", &port, "tag"]).ok()? == "8\n").then_some(())
+    });
+    wait_until(SOON, "the container's address", || {
+        let shown = engine.exec("web", &["ip", "addr", "show", "eth1"]).ok()?;
+        shown.contains("10.0.0.5/24").then_some(())
+    });
+    engine.docker(&["rm", "-f", "web"])?;
+    wait_until(SOON, "the end of all", || {
+        (host.vsctl(&["show"]).ok()? == without && list(host).ok()?.is_empty()).then_some(())
+    });
     Ok(())
 }
