@@ -134,8 +134,8 @@ fn an_unknown_station_is_flooded_by_the_bridge() -> Result<()> {
         &format!(
             "ip addr add 10.0.0.77/32 dev lo
              ip link add link eth0 name silent type macvlan mode private
-             ip link set silent address {silent} arp off up
-             echo 1 >/proc/sys/net/ipv6/conf/silent/disable_ipv6"
+             echo 1 >/proc/sys/net/ipv6/conf/silent/disable_ipv6
+             ip link set silent address {silent} arp off up"
         ),
     );
     let before = gate.loader.fast_packets()?;
