@@ -139,6 +139,11 @@ fn show(args: &DemoArgs, binary: &Path) -> Result<()> {
     } else {
         Lab::build(args.encap.into(), &[1, 1])?
     };
+    lab::wait_until(LIMIT, "the first echo over the tunnel", || {
+        let (from, to) = (lab.container(0), lab.container(1));
+        let ping = traffic::ping(from, to.ipv4(), 56, 1, Duration::from_millis(10));
+        ping.is_ok_and(|ping| ping.received == 1).then_some(())
+    });
     step.done();
 
     let rounds = if args.ovs { ROUNDS_WITH_OVS } else { ROUNDS };

@@ -10,7 +10,10 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
-use crate::lab::Namespace;
+use crate::lab::{Namespace, patience};
+
+/// How long connecting may take.
+const CONNECT: Duration = Duration::from_secs(3);
 
 /// A TCP measurement.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -80,8 +83,9 @@ fn run(
     arguments: &[&str],
 ) -> Result<Value> {
     let _server = Server::start(server)?;
+    let limit = patience(CONNECT).as_millis().to_string();
     let mut command = from.command("iperf3");
-    command.args(["--json", "-c", &address.to_string(), "--connect-timeout", "3000"]);
+    command.args(["--json", "-c", &address.to_string(), "--connect-timeout", &limit]);
     command.args(["-t", &duration.as_secs_f64().ceil().to_string()]).args(arguments);
     let output = command.output().context("cannot start iperf3")?;
     let stdout = String::from_utf8_lossy(&output.stdout);
