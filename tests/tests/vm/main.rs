@@ -1,6 +1,12 @@
-//! Two hosts with Open vSwitch's kernel datapath or gretap, which not every machine has: `cargo xtask test
-//! --vm` runs these in a virtual machine. Needs root.
+//! Two hosts with Open vSwitch's kernel datapath or gretap, which not every machine has: `cargo xtask
+//! test --vm` runs these in a virtual machine. Needs root.
+//!
+//! The machine is emulated, so a test is a lab with many facts; a failure names the fact.
 
 mod docker;
+mod gate;
 mod gretap;
-mod plain;
+mod interop;
+mod resilience;
+mod stations;
+mod support;
