@@ -11,6 +11,11 @@ pub(super) const READY: &str = "ready";
 /// How many times longer than on the usual machine a lab may take: `$LAB_PATIENCE`.
 const PATIENCE: u32 = 6;
 
+/// Seconds since boot before anything runs. Until then ovs-vswitchd counts no processor
+/// (`count_cpu_cores`, which believes it has just looked), starts no thread for the kernel's questions,
+/// and its datapath loses every packet that needs one, also later.
+const UPTIME: u32 = 10;
+
 /// A program that runs as root in the virtual machine.
 #[derive(Debug, Default)]
 pub(crate) struct Job {
@@ -33,7 +38,8 @@ pub(super) fn script(jobs: &[Job]) -> String {
          cat < /run/stdout > /dev/ttyS1 &\n\
          cat < /run/stderr > /dev/ttyS2 &\n\
          exec < /dev/null > /run/stdout 2> /run/stderr\n\
-         ip link set lo up\n",
+         ip link set lo up\n\
+         while [ \"$(cut -d. -f1 /proc/uptime)\" -le {UPTIME} ]; do sleep 0.2; done\n",
     );
     let mut add = |line: std::fmt::Arguments<'_>| {
         script.write_fmt(line).expect("writing to a String can't fail");
