@@ -28,10 +28,10 @@ use crate::{
 /// Arguments of `cargo xtask test`.
 #[derive(Args)]
 pub struct TestArgs {
-    /// Leave out the tests on hosts in network namespaces and virtual machines, which take minutes
+    /// Leave out the tests on hosts in network namespaces, which take minutes
     #[arg(long, conflicts_with = "vm")]
     quick: bool,
-    /// Run only the tests in virtual machines, with this kernel
+    /// Run the tests in virtual machines instead, with this kernel
     #[arg(long, value_name = "KERNEL", num_args = 0..=1, default_missing_value = "all")]
     vm: Option<Kernels>,
     /// Run only tests whose name contains this
@@ -44,19 +44,19 @@ pub struct TestArgs {
 /// When set-up or building fails, a test fails, or no test matches the filter.
 pub fn run(args: &TestArgs) -> Result<()> {
     setup::ensure(Purpose::Test)?;
-    if !args.quick {
+    if args.vm.is_some() {
         setup::ensure(Purpose::Vm)?;
     }
     build()?;
     let binaries = binaries::build(&[])?;
 
     let mut total = Tally::default();
-    if args.vm.is_none() {
-        sudo::authenticate("for network namespaces and BPF programs")?;
-        total.add(run_here(&binaries, args)?);
-    }
-    if !args.quick {
-        total.add(run_in_machines(&binaries, args)?);
+    match args.vm {
+        Some(kernels) => total.add(run_in_machines(&binaries, kernels, args)?),
+        None => {
+            sudo::authenticate("for network namespaces and BPF programs")?;
+            total.add(run_here(&binaries, args)?);
+        }
     }
     conclude(&total)
 }
@@ -85,9 +85,9 @@ fn run_here(binaries: &[Binary], args: &TestArgs) -> Result<Tally> {
 }
 
 /// Runs the tests in virtual machines, one machine after the other.
-fn run_in_machines(binaries: &[Binary], args: &TestArgs) -> Result<Tally> {
+fn run_in_machines(binaries: &[Binary], kernels: Kernels, args: &TestArgs) -> Result<Tally> {
     let mut total = Tally::default();
-    for series in args.vm.unwrap_or(Kernels::All).series() {
+    for series in kernels.series() {
         let started = Instant::now();
         println!("\n== {} with Linux {series}", Tier::Vm);
         let sum = vm::run(*series, binaries, args.filter.as_deref())?;

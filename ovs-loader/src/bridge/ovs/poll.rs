@@ -28,8 +28,12 @@ use crate::bridge::model::Why;
 /// effect within a second, with room for a machine that is busy.
 const INTERVAL: Duration = Duration::from_millis(300);
 
-/// The longest that costs can make it.
+/// The longest that costs can make it, where nothing is accelerated.
 const LONGEST: Duration = Duration::from_secs(10);
+
+/// The longest where something is: what stops the bypass takes effect within a second, on a machine
+/// that is slow to answer too.
+const LONGEST_FAST: Duration = Duration::from_millis(600);
 
 /// Of so much time one part may pass with asking.
 const SHARE: u32 = 20;
@@ -186,9 +190,10 @@ impl Poll {
         };
         let Some(asked) = self.bridges.get_mut(&bridge) else { return true };
         let now = Instant::now();
-        let pause = cost * SHARE;
-        asked.earliest = now + pause.min(LONGEST);
-        asked.due = now + pause.clamp(INTERVAL, LONGEST);
+        let is_fast = asked.told.as_ref().is_some_and(|told| told.against.is_empty());
+        let pause = (cost * SHARE).min(if is_fast { LONGEST_FAST } else { LONGEST });
+        asked.earliest = now + pause;
+        asked.due = now + pause.max(INTERVAL);
         let answers = match answers {
             Ok(answers) => {
                 asked.failing = None;
