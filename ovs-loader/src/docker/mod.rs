@@ -2,8 +2,8 @@
 //!
 //! A port is a veth pair. This host's end, `<13 hex>_l` as `ovs-docker` calls it, is a port of the
 //! bridge; the other one appears in the container with its name, MAC and MTU, and gets its addresses
-//! before the first frame can pass. An [`Attachment`](record::Attachment) is written down before
-//! anything is made, and taking it down ([`Attacher::take_down`]) is the same for a failure, for
+//! before the first frame can pass. An [`Attachment`] is written down before
+//! anything is made, and taking it down (`Attacher::take_down`) is the same for a failure, for
 //! `del-port` and for what a killed process has left: whatever of it is there goes.
 
 use std::fs;
