@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, anyhow, ensure};
 use super::{Encap, KEY, Namespace, Ovs, registry};
 
 /// MTU of containers: leaves room for the outer headers in the underlay's 1500 bytes.
-const CONTAINER_MTU: u32 = 1450;
+pub const CONTAINER_MTU: u32 = 1450;
 
 /// A host: a namespace with the uplink `u0` and the bridge `br-ex`.
 #[derive(Debug)]

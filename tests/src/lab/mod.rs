@@ -30,7 +30,7 @@ pub use self::{
     capture::Capture,
     engine::Engine,
     fast_packets::FastPackets,
-    host::{Container, Host},
+    host::{CONTAINER_MTU, Container, Host},
     loader::{Loader, binary},
     namespace::Namespace,
     ovs::Ovs,

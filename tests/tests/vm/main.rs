@@ -4,6 +4,7 @@
 //! The machine is emulated, so a test is a lab with many facts; a failure names the fact.
 
 mod docker;
+mod flat;
 mod gate;
 mod gretap;
 mod interop;
