@@ -61,7 +61,7 @@ pub(super) fn script(jobs: &[Job]) -> String {
         add(format_args!("(cd {directory} && exec env {})\n", words.join(" ")));
         add(format_args!("printf '\\036%d\\n' $?\n"));
     }
-    // Once all has left.
+    // Once all has left; `$!` is the ping of HOLD_KEYS, which would not end by itself.
     add(format_args!("exec > /dev/null 2>&1\nkill $!\nwait\necho b > /proc/sysrq-trigger\n"));
     script
 }

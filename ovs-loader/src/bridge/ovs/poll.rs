@@ -191,7 +191,7 @@ impl Poll {
         let Some(asked) = self.bridges.get_mut(&bridge) else { return true };
         let now = Instant::now();
         let is_fast = asked.told.as_ref().is_some_and(|told| told.against.is_empty());
-        let pause = (cost * SHARE).min(if is_fast { LONGEST_FAST } else { LONGEST });
+        let pause = pause(cost, is_fast);
         asked.earliest = now + pause;
         asked.due = now + pause.max(INTERVAL);
         let answers = match answers {
@@ -270,5 +270,26 @@ impl Poll {
             (Err(_), None) => return Err(Failed::OpenFlowLate(asked.subject.name.clone())),
         };
         Ok(answers)
+    }
+}
+
+/// How long a bridge is left alone after an answer that took `cost`.
+fn pause(cost: Duration, is_fast: bool) -> Duration {
+    (cost * SHARE).min(if is_fast { LONGEST_FAST } else { LONGEST })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn asking_takes_a_twentieth_of_the_time_unless_a_second_would_pass_on_the_fast_path() {
+        let milliseconds = Duration::from_millis;
+        assert_eq!(pause(milliseconds(20), true), milliseconds(400));
+        assert_eq!(pause(milliseconds(20), false), milliseconds(400));
+        // A slow answer, the pause, and another slow answer have to fit.
+        assert!(milliseconds(200) + pause(milliseconds(200), true) < milliseconds(1000));
+        assert_eq!(pause(milliseconds(200), false), milliseconds(4000));
+        assert_eq!(pause(milliseconds(2000), false), milliseconds(10_000));
     }
 }
