@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_millis(900);
 
 /// The driver `ovs-ebpf`.
 #[derive(Debug)]
-pub struct Driver {
+pub(super) struct Driver {
     pub(super) places: Places,
     pub(super) store: Store,
     /// Networks come and go with it held alone; endpoints side by side.
