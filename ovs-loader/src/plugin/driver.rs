@@ -178,6 +178,10 @@ impl Driver {
         network.leaving = true;
         self.store.networks.save(network.id.as_str(), &network)?;
         let left = network.take_down().await;
+        // A tunnel that was used by both went with this one.
+        if let Some(heir) = others.first() {
+            heir.ensure().await?;
+        }
         if left.is_empty() {
             return Ok(self.store.networks.remove(network.id.as_str())?);
         }

@@ -28,6 +28,7 @@ mod endpoint;
 mod error;
 mod keeper;
 mod key;
+pub mod list;
 mod network;
 mod options;
 mod protocol;
