@@ -3,6 +3,7 @@
 mod calls;
 mod errors;
 mod life;
+mod ovs;
 mod reach;
 mod recovery;
 

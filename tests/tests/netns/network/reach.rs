@@ -52,10 +52,9 @@ fn multicast_and_broadcast_and_the_fast_path_are_between_two_hosts() -> Result<(
         assert!(arrived, "{group}");
     }
     let before = loaders[0].fast_packets()?;
-    one.exec("web", &["ping", "-c20", "-i0.1", "-W5", "10.5.0.12"])?;
-    let fast = loaders[0].stats()?["fast"].to_string();
-    let after = loaders[0].fast_packets()?;
-    assert!(format!("{before:?}") != format!("{after:?}"), "no packet took the fast path: {fast}");
+    one.exec("web", &["ping", "-c10", "-W5", "10.5.0.12"])?;
+    let taken = loaders[0].fast_packets()? - before;
+    assert!(taken.sent >= 5 && taken.received >= 5, "{taken:?}");
     Ok(())
 }
 
