@@ -211,7 +211,7 @@ impl Keeper<'_> {
                 if let Some(tunnel) = &mut network.tunnel {
                     tunnel.key.get_or_insert(key::derived(&known.name));
                 }
-                store.networks.save(network.id.as_str(), &network)?;
+                store.save_network(&network).await?;
                 network.ensure().await?;
             }
         }
