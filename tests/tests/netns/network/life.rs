@@ -127,6 +127,9 @@ fn a_nic_is_taken_into_a_bridge_and_given_back() -> Result<()> {
     shell(&router, "ip addr add 198.51.100.1/24 dev lan0; ip link set lan0 up");
     shell(&router, "ip addr add 203.0.113.1/32 dev lo");
     shell(host, "ip link set nic0 up");
+    wait_until(SOON, "the NIC's carrier", || {
+        shell(host, "ip -o link show nic0").contains("state UP").then_some(())
+    });
     let before = State::of(host);
     let loader = serve(host)?;
     let create = "network create -d ovs-ebpf --subnet 198.51.100.0/24 --gateway 198.51.100.1";
