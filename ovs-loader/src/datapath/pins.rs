@@ -9,8 +9,9 @@ use aya::maps::{MapInfo, MapType};
 use aya::programs::SchedClassifier;
 use nix::fcntl::{Flock, FlockArg};
 use ovs_ebpf_common::abi::{
-    Control, EVENTS_SIZE, FdbKey, FdbValue, PORT_CAPACITY, PortValue, Program, ProgramCounters,
-    TUNNEL_CAPACITY, TunnelCounters, TunnelIndexKey, TunnelIndexValue, TunnelValue,
+    Control, EVENTS_SIZE, FLOW_CAPACITY, FdbKey, FdbValue, Flow, PORT_CAPACITY, PortValue, Program,
+    ProgramCounters, TUNNEL_CAPACITY, TunnelCounters, TunnelIndexKey, TunnelIndexValue,
+    TunnelValue,
 };
 
 use super::version_directory;
@@ -140,6 +141,7 @@ fn incompatible(directory: &Path, fdb_capacity: u32) -> Option<&'static str> {
         ("control", MapType::Array, INDEX, size_of::<Control>(), 1),
         ("ports", MapType::Hash, INDEX, size_of::<PortValue>(), PORT_CAPACITY),
         ("fdb", MapType::Hash, size_of::<FdbKey>(), size_of::<FdbValue>(), fdb_capacity as usize),
+        ("flows", MapType::PerCpuArray, INDEX, size_of::<Flow>(), FLOW_CAPACITY),
         ("tunnels", MapType::Array, INDEX, size_of::<TunnelValue>(), TUNNEL_CAPACITY),
         (
             "tunnel_index",

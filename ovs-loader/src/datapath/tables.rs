@@ -1,7 +1,10 @@
 //! The maps with their types, and the update rules that keep a running program from seeing half of
 //! a change.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{Ordering, fence},
+    time::Duration,
+};
 
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray};
@@ -148,7 +151,8 @@ impl Tables {
     /// # Errors
     /// See [`Error`].
     pub fn set_fdb(&mut self, key: &FdbKey, value: &FdbValue) -> Result<(), Error> {
-        self.fdb.insert(key, value, 0).map_err(error("write", "fdb"))
+        self.fdb.insert(key, value, 0).map_err(error("write", "fdb"))?;
+        self.forget_flows()
     }
 
     /// Removes an FDB entry, if it is there.
@@ -156,7 +160,15 @@ impl Tables {
     /// # Errors
     /// See [`Error`].
     pub fn remove_fdb(&mut self, key: &FdbKey) -> Result<(), Error> {
-        absent_is_fine(self.fdb.remove(key)).map_err(error("write", "fdb"))
+        absent_is_fine(self.fdb.remove(key)).map_err(error("write", "fdb"))?;
+        self.forget_flows()
+    }
+
+    /// Has the programs look everything up in the FDB again, after a change there.
+    fn forget_flows(&mut self) -> Result<(), Error> {
+        // They read the generation first and the FDB then; here it is the other way round.
+        fence(Ordering::SeqCst);
+        self.set_control(|control| control.generation = control.generation.wrapping_add(1))
     }
 
     /// All tunnels in the index.

@@ -6,6 +6,7 @@ mod differential;
 mod encap;
 mod events;
 mod flat;
+mod flows;
 mod host;
 mod hostile;
 mod oracle;
