@@ -14,6 +14,7 @@ mod kernel;
 mod model;
 mod monitor;
 mod neighbour;
+mod receivers;
 mod route;
 mod rules;
 
@@ -28,6 +29,7 @@ pub use self::model::{KnownRoute, Path, Resolution, Target, Unresolved};
 use self::monitor::{Event, Monitor, covers};
 pub use self::neighbour::NEIGHBOUR_PROTOCOL;
 use self::neighbour::Neighbour;
+pub use self::receivers::{Receiver, Receivers};
 use self::rules::UnprovableRule;
 use crate::bridge::model::{Encap, IfIndex, Why};
 
