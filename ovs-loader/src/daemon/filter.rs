@@ -76,7 +76,11 @@ impl Filter {
             self.guards.keys.clear();
             return;
         }
-        for (ifindex, name) in plan.uplinks() {
+        for (ifindex, mut name) in plan.uplinks() {
+            // Without a resolved way none of its tunnels knows.
+            if let (true, Ok(current)) = (name.is_empty(), if_indextoname(ifindex)) {
+                name = current.to_string_lossy().into_owned();
+            }
             let port = bridges.iter().find(|bridge| bridge.ports.contains_key(&ifindex));
             let mut why = Vec::from_iter(self.unloadable.clone());
             if let Some(bridge) = port {

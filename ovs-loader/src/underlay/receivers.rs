@@ -175,7 +175,7 @@ fn receiver(link: &LinkMessage, namespace: Option<i32>) -> Option<Receiver> {
         InfoData::Vxlan(info) => {
             for info in info {
                 if let InfoVxlan::ReservedBits(bits) = info
-                    && bits.to_ne_bytes() != RESERVED_BITS
+                    && bits.to_be_bytes() != RESERVED_BITS
                 {
                     ifindex = None;
                     what = " with reserved_bits of its own".to_owned();

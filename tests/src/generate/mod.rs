@@ -1,6 +1,7 @@
 //! Frames and tables by the million, the same ones for the same seed: valid ones of every kind, with
 //! one thing out of the ordinary, and mutated ones.
 
+pub mod hostile;
 mod mutate;
 mod overlay;
 mod random;
