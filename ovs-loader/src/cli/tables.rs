@@ -150,7 +150,6 @@ pub(super) fn stats(stats: &Stats) -> String {
     program("port_ingress", stats.fast.port_ingress);
     program("uplink_ingress", stats.fast.uplink_ingress);
 
-
     let mut text = lines(&fast);
     if let Some(share) = stats.fast_share {
         let percent = share * 100.0;
@@ -159,8 +158,7 @@ pub(super) fn stats(stats: &Stats) -> String {
     reasons(&mut text, "left to the bridge", &stats.reasons);
     reasons(&mut text, "discarded", &stats.discarded);
     if !stats.sources.is_empty() {
-        let mut sources =
-            table(&["discarded from", "unknown remote", "wrong key", "malformed"]);
+        let mut sources = table(&["discarded from", "unknown remote", "wrong key", "malformed"]);
         for source in stats.sources.iter().take(SOURCES) {
             sources.add_row([
                 Cell::new(source.address),

@@ -134,12 +134,13 @@ impl Filter {
                 uplink.why.push(Why::new(Reason::Capacity, format!("{UPLINK_CAPACITY} uplinks")));
                 continue;
             }
-            if !datapath.filtered().contains(&ifindex) && !self.refused.contains_key(&ifindex) {
-                if let Err(why) = datapath.attach_filter(ifindex) {
-                    let (help, detail) = (why.reason.help(), &why.detail);
-                    tracing::warn!("no filter on {}: {help} {detail}", uplink.name);
-                    self.refused.insert(ifindex, why);
-                }
+            if !datapath.filtered().contains(&ifindex)
+                && !self.refused.contains_key(&ifindex)
+                && let Err(why) = datapath.attach_filter(ifindex)
+            {
+                let (help, detail) = (why.reason.help(), &why.detail);
+                tracing::warn!("no filter on {}: {help} {detail}", uplink.name);
+                self.refused.insert(ifindex, why);
             }
             match self.refused.get(&ifindex) {
                 Some(why) => uplink.why.push(why.clone()),

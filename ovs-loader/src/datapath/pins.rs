@@ -159,13 +159,7 @@ fn incompatible(directory: &Path, fdb_capacity: u32) -> Option<&'static str> {
             TUNNEL_CAPACITY,
         ),
         ("events", MapType::RingBuf, 0, 0, EVENTS_SIZE),
-        (
-            "guards",
-            MapType::Hash,
-            size_of::<GuardKey>(),
-            size_of::<GuardValue>(),
-            GUARD_CAPACITY,
-        ),
+        ("guards", MapType::Hash, size_of::<GuardKey>(), size_of::<GuardValue>(), GUARD_CAPACITY),
         ("xdp_uplinks", MapType::Hash, INDEX, size_of::<UplinkValue>(), UPLINK_CAPACITY),
         (
             "xdp_sources",

@@ -9,8 +9,8 @@ use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray};
 use nix::time::{ClockId, clock_gettime};
 use ovs_ebpf_common::abi::{
     Control, FdbKey, FdbValue, GuardKey, GuardValue, PortValue, Program, ProgramCounters,
-    SOURCE_CAPACITY, SourceCounters, SourceKey, TunnelCounters, TunnelFlags, TunnelIndexKey, TunnelIndexValue,
-    TunnelValue, UplinkValue, VXLAN_PORTS,
+    SOURCE_CAPACITY, SourceCounters, SourceKey, TunnelCounters, TunnelFlags, TunnelIndexKey,
+    TunnelIndexValue, TunnelValue, UplinkValue, VXLAN_PORTS,
 };
 use ovs_ebpf_common::{PACKET_REASONS, Reason};
 

@@ -51,8 +51,9 @@ impl Links {
     }
 
     pub(super) fn attach(&mut self, program: &mut Xdp, ifindex: IfIndex) -> Result<(), Why> {
-        let id =
-            program.attach_to_if_index(ifindex, XdpMode::Driver).map_err(|error| refusal(&error))?;
+        let id = program
+            .attach_to_if_index(ifindex, XdpMode::Driver)
+            .map_err(|error| refusal(&error))?;
         let other = |error: &dyn std::fmt::Display| {
             Why::new(Reason::XdpUnsupported, format!("cannot keep it attached: {error}"))
         };

@@ -52,9 +52,10 @@ impl Guards {
                 }
                 let ways = port_plan.and_then(|plan| plan.tunnels.as_ref()).into_iter().flatten();
                 let entries = ways.filter_map(|(_, way)| way.entry.as_ref());
-                guards.keys.extend(entries.map(|entry| {
-                    key(tunnel, entry.key.local.into(), GuardKind::Endpoint, 0)
-                }));
+                guards.keys.extend(
+                    entries
+                        .map(|entry| key(tunnel, entry.key.local.into(), GuardKind::Endpoint, 0)),
+                );
             }
         }
         for receiver in receivers {
@@ -97,8 +98,7 @@ fn of(key: &GuardKey) -> Flow {
 
 /// All remotes of a tunnel; `None` where it has others than can be said.
 fn known_remotes(tunnel: &Tunnel) -> Option<BTreeSet<IpAddr>> {
-    let all: BTreeSet<_> =
-        tunnel.remotes.iter().chain(tunnel.fdb.values().flatten()).collect();
+    let all: BTreeSet<_> = tunnel.remotes.iter().chain(tunnel.fdb.values().flatten()).collect();
     let plain = |remote: IpAddr| match remote {
         IpAddr::V4(remote) => !remote.is_multicast() && !remote.is_broadcast(),
         IpAddr::V6(remote) => !remote.is_multicast(),

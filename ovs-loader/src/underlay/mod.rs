@@ -17,6 +17,7 @@ mod neighbour;
 mod receivers;
 mod route;
 mod rules;
+mod uplink;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -31,6 +32,7 @@ pub use self::neighbour::NEIGHBOUR_PROTOCOL;
 use self::neighbour::Neighbour;
 pub use self::receivers::{Receiver, Receivers};
 use self::rules::UnprovableRule;
+pub use self::uplink::{Uplink, uplink};
 use crate::bridge::model::{Encap, IfIndex, Why};
 
 /// Why the underlay can't be followed.

@@ -82,7 +82,8 @@ pub fn frame(random: &mut Random, victim: &Victim, attack: Attack) -> Vec<u8> {
         Attack::Overlong => {
             let mut frame = vxlan(random, victim, victim.remote, vni, &inner);
             let at = random.of(&[IP + 2, L4 + 4]);
-            let more = u16::from_be_bytes([frame[at], frame[at + 1]]) + 1 + u16::from(random.byte());
+            let more =
+                u16::from_be_bytes([frame[at], frame[at + 1]]) + 1 + u16::from(random.byte());
             frame[at..at + 2].copy_from_slice(&more.to_be_bytes());
             set_ipv4_checksum(&mut frame[IP..L4]);
             frame

@@ -131,8 +131,7 @@ impl Scene {
         ] {
             let protocol = if end.kind == TunnelKind::VxlanIpv4 as u8 { 17 } else { 47 };
             let address = mapped(address);
-            let key =
-                GuardKey { address, key, dst_port: end.dst_port, protocol, kind: kind as u8 };
+            let key = GuardKey { address, key, dst_port: end.dst_port, protocol, kind: kind as u8 };
             if !random.one_in(6) {
                 self.tables.guards.insert(key, 1);
             }

@@ -30,13 +30,11 @@ impl Model {
         let protocol = frame[IP + 9];
         let gre = match protocol {
             17 => false,
-            47 if frame[UDP + 1] % 8 == 0 && read::word(frame, UDP + 2) == 0x6558 => true,
+            47 if frame[UDP + 1] & 7 == 0 && read::word(frame, UDP + 2) == 0x6558 => true,
             _ => return Ok(()),
         };
         let guard = |address: usize, key: [u8; 4], kind: GuardKind| GuardKey {
-            address: std::net::Ipv4Addr::from(read::four(frame, address))
-                .to_ipv6_mapped()
-                .octets(),
+            address: std::net::Ipv4Addr::from(read::four(frame, address)).to_ipv6_mapped().octets(),
             key,
             dst_port: if gre { [0; 2] } else { read::word(frame, UDP + 2).to_be_bytes() },
             protocol,

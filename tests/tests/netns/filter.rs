@@ -35,7 +35,7 @@ fn has_xdp(host: &Host, device: &str) -> bool {
 /// The reasons that stand against the filter on the uplink of this name.
 fn against_uplink(status: &Value, name: &str) -> Vec<String> {
     let uplinks = elements(&status["xdp"]["uplinks"]).filter(|uplink| uplink["name"] == name);
-    uplinks.flat_map(|uplink| reasons(uplink)).collect()
+    uplinks.flat_map(reasons).collect()
 }
 
 /// The reasons that stand against filtering, and what was found, of the one flow there is.
@@ -120,7 +120,10 @@ fn a_driver_without_xdp_and_the_port_of_a_bridge_are_refused_with_the_reason() -
 
     // And an address on the port of a bridge.
     let host = pair.lab.host(0);
-    shell(host, "ip addr add 192.0.2.1/24 dev u0; ip addr del 192.0.2.1/24 dev br-up; ip route get 192.0.2.2 | grep u0");
+    shell(
+        host,
+        "ip addr add 192.0.2.1/24 dev u0; ip addr del 192.0.2.1/24 dev br-up; ip route get 192.0.2.2 | grep u0",
+    );
     let loader = Loader::start_with(host, FILTER)?;
     let status = loader.status()?;
     assert_eq!(against_uplink(&status, "u0"), ["xdp_port"], "{status}");

@@ -8,6 +8,7 @@ mod gate;
 mod hostile;
 mod interop;
 mod mistakes;
+mod network;
 mod slow_path;
 mod stations;
 mod support;

@@ -52,10 +52,14 @@ fn expected(tunnel: &Tunnel, name: &str) -> Result<(), Reason> {
         "vni_less_1" | "vni_high" | "gre_no_key" | "gre_other_key" | "gre_key_0" => {
             Reason::WrongKey
         }
-        "ip_checksum" | "total_length_more" | "last_byte_lost" | "udp_length_more"
-        | "no_vni_flag" | "gre_routing" | "truncated_inner_ethernet" | "truncated_vxlan_nothing" => {
-            Reason::Malformed
-        }
+        "ip_checksum"
+        | "total_length_more"
+        | "last_byte_lost"
+        | "udp_length_more"
+        | "no_vni_flag"
+        | "gre_routing"
+        | "truncated_inner_ethernet"
+        | "truncated_vxlan_nothing" => Reason::Malformed,
         // Of GRE that is the inner frame's problem.
         "total_length_less" | "truncated_tunnel_header" if vxlan => Reason::Malformed,
         // Without a key that is too short to be judged.

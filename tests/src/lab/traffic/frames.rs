@@ -27,7 +27,8 @@ pub fn send_frames(
     count: usize,
     per_second: u32,
 ) -> Result<()> {
-    let socket = namespace.run_in(|| packet_socket(device)).context("cannot open a packet socket")?;
+    let socket =
+        namespace.run_in(|| packet_socket(device)).context("cannot open a packet socket")?;
     setsockopt(&socket, sockopt::SndBuf, &ON_THE_WAY).context("cannot set a send buffer")?;
     let started = Instant::now();
     for (number, frame) in frames.iter().cycle().take(count).enumerate() {
@@ -43,9 +44,7 @@ pub fn send_frames(
 fn send(socket: &OwnedFd, frame: &[u8]) -> io::Result<()> {
     loop {
         // SAFETY: the pointer and length are those of `frame`, which the call reads.
-        let sent = unsafe {
-            libc::send(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0)
-        };
+        let sent = unsafe { libc::send(socket.as_raw_fd(), frame.as_ptr().cast(), frame.len(), 0) };
         if sent >= 0 {
             return Ok(());
         }
