@@ -10,6 +10,7 @@ mod encap;
 mod events;
 mod fdb;
 mod flows;
+mod frame;
 mod lease;
 mod maps;
 mod packet;

@@ -10,6 +10,7 @@ mod counters;
 mod event;
 mod fdb;
 mod flow;
+mod guard;
 mod port;
 mod tunnel;
 
@@ -18,6 +19,10 @@ pub use counters::{Program, ProgramCounters, TunnelCounters};
 pub use event::{EVENT_INTERVAL, EVENTS_SIZE, Event, EventFlags};
 pub use fdb::{FdbFlags, FdbKey, FdbValue};
 pub use flow::{FLOW_CAPACITY, Flow, FlowKey};
+pub use guard::{
+    GUARD_CAPACITY, GuardKey, GuardKind, GuardValue, SOURCE_CAPACITY, SourceCounters, SourceKey,
+    UPLINK_CAPACITY, UplinkValue,
+};
 pub use port::{PortFlags, PortValue};
 pub use tunnel::{
     OUTER_HEADER_MAX, TEMPLATE_LEN, TunnelFlags, TunnelIndexFlags, TunnelIndexKey,
