@@ -9,6 +9,8 @@ mod decap;
 mod encap;
 mod events;
 mod fdb;
+mod flows;
+mod frame;
 mod lease;
 mod maps;
 mod packet;

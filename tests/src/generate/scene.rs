@@ -3,9 +3,9 @@
 use std::collections::btree_map::Entry;
 
 use ovs_ebpf_common::abi::{
-    Control, FdbFlags, FdbKey, FdbValue, OUTER_HEADER_MAX, PortFlags, PortValue, TUNNEL_CAPACITY,
-    TunnelFlags, TunnelIndexFlags, TunnelIndexKey, TunnelIndexValue, TunnelKind, TunnelPath,
-    TunnelValue, VXLAN_PORTS,
+    Control, FdbFlags, FdbKey, FdbValue, GuardKey, GuardKind, PortFlags, PortValue, TEMPLATE_LEN,
+    TUNNEL_CAPACITY, TunnelFlags, TunnelIndexFlags, TunnelIndexKey, TunnelIndexValue, TunnelKind,
+    TunnelPath, TunnelValue, UplinkValue, VXLAN_PORTS,
 };
 
 use super::Random;
@@ -81,6 +81,12 @@ impl Scene {
                 scene.tables.ports.insert(device.ifindex, value);
             }
         }
+        for device in devices {
+            if !random.one_in(12) {
+                let value = UplinkValue { mac: device.mac, ..UplinkValue::default() };
+                scene.tables.uplinks.insert(device.ifindex, value);
+            }
+        }
         for _ in 0..TUNNELS {
             let domain = domain(random);
             scene.add_tunnel(random, domain);
@@ -110,6 +116,24 @@ impl Scene {
             if let Entry::Vacant(free) = self.tables.tunnel_index.entry(key) {
                 free.insert(value);
                 self.ends.push(End { key, value });
+                self.guard(random, &key);
+            }
+        }
+    }
+
+    /// Lets the filter know of a tunnel's receiving end, mostly of all there is to know.
+    fn guard(&mut self, random: &mut Random, end: &TunnelIndexKey) {
+        let mapped = |address: [u8; 4]| std::net::Ipv4Addr::from(address).to_ipv6_mapped().octets();
+        for (address, key, kind) in [
+            (end.local, [0; 4], GuardKind::Endpoint),
+            (end.remote, [0; 4], GuardKind::Remote),
+            (end.remote, end.key, GuardKind::Way),
+        ] {
+            let protocol = if end.kind == TunnelKind::VxlanIpv4 as u8 { 17 } else { 47 };
+            let address = mapped(address);
+            let key = GuardKey { address, key, dst_port: end.dst_port, protocol, kind: kind as u8 };
+            if !random.one_in(6) {
+                self.tables.guards.insert(key, 1);
             }
         }
     }
@@ -181,7 +205,7 @@ fn control(random: &mut Random) -> Control {
         }
     }
     vxlan_ports[random.below(VXLAN_PORTS)] = 4789u16.to_be_bytes();
-    Control { lease_deadline, vxlan_ports }
+    Control { lease_deadline, vxlan_ports, generation: 0 }
 }
 
 /// A tunnel with both its paths, and the keys of packets that come back along them.
@@ -232,7 +256,7 @@ fn path(
     let used: Vec<_> = control.vxlan_ports.into_iter().filter(|port| *port != [0; 2]).collect();
     let dst_port = if kind == TunnelKind::VxlanIpv4 { random.of(&used) } else { [0; 2] };
 
-    let mut header = Vec::with_capacity(OUTER_HEADER_MAX);
+    let mut header = Vec::with_capacity(TEMPLATE_LEN);
     header.extend([0x02, 0, 0, 0, 1, 2, 0x02, 0, 0, 0, 1, 1, 0x08, 0x00]);
     let flags = if df { 0x40 } else { 0 };
     let protocol = if kind == TunnelKind::VxlanIpv4 { 17 } else { 47 };
@@ -253,7 +277,7 @@ fn path(
             header.extend(key.to_be_bytes());
         }
     }
-    header.resize(OUTER_HEADER_MAX, 0);
+    header.resize(TEMPLATE_LEN, 0);
     let path = TunnelPath {
         header: header.try_into().expect("the longest header's length"),
         checksum_seed,

@@ -6,15 +6,16 @@ use std::process::Command;
 use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
-    programs::SchedClassifier,
+    programs::{SchedClassifier, Xdp},
 };
 use nix::sched::{CloneFlags, unshare};
 use ovs_ebpf_common::{
     PACKET_REASONS, Reason,
     abi::{
-        Control, Event, FdbFlags, FdbKey, FdbValue, PortFlags, PortValue, Program, ProgramCounters,
-        TunnelCounters, TunnelFlags, TunnelIndexFlags, TunnelIndexKey, TunnelIndexValue,
-        TunnelKind, TunnelPath, TunnelValue, VXLAN_PORTS,
+        Control, Event, FdbFlags, FdbKey, FdbValue, GuardKey, GuardValue, PortFlags, PortValue,
+        Program, ProgramCounters, SourceCounters, SourceKey, TunnelCounters, TunnelFlags,
+        TunnelIndexFlags, TunnelIndexKey, TunnelIndexValue, TunnelKind, TunnelPath, TunnelValue,
+        UplinkValue, VXLAN_PORTS,
     },
     wire::outer::{self, Outer},
 };
@@ -82,6 +83,9 @@ pub(crate) struct Host {
     counters: PerCpuArray<MapData, ProgramCounters>,
     tunnel_counters: PerCpuArray<MapData, TunnelCounters>,
     events: Option<RingBuf<MapData>>,
+    pub(crate) guards: HashMap<MapData, GuardKey, GuardValue>,
+    pub(crate) uplinks: HashMap<MapData, u32, UplinkValue>,
+    pub(crate) sources: HashMap<MapData, SourceKey, SourceCounters>,
     /// By program and CPU, as last read.
     counted: [Vec<ProgramCounters>; Program::ALL.len()],
     /// Ids that [`Self::set_tables`] set.
@@ -118,12 +122,15 @@ impl Host {
             .override_global("DECAP_L3", &u8::from(decap_l3), true)
             .load(object())
             .expect("the BPF object loads");
-        for program in Program::ALL {
+        for program in Program::TC {
             let name = program.name();
             let program: &mut SchedClassifier =
                 ebpf.program_mut(name).unwrap_or_else(|| panic!("{name}")).try_into().expect(name);
             program.load().unwrap_or_else(|error| panic!("{name}: {error:#?}"));
         }
+        let filter = Program::UplinkXdp.name();
+        let xdp: &mut Xdp = ebpf.program_mut(filter).expect(filter).try_into().expect(filter);
+        xdp.load().unwrap_or_else(|error| panic!("{filter}: {error:#?}"));
         let counters = map(&mut ebpf, "counters");
         let mut host = Self {
             control: map(&mut ebpf, "control"),
@@ -133,6 +140,9 @@ impl Host {
             tunnel_index: map(&mut ebpf, "tunnel_index"),
             tunnel_counters: map(&mut ebpf, "tunnel_counters"),
             events: Some(map(&mut ebpf, "events")),
+            guards: map(&mut ebpf, "guards"),
+            uplinks: map(&mut ebpf, "xdp_uplinks"),
+            sources: map(&mut ebpf, "xdp_sources"),
             counted: Program::ALL.map(|program| per_cpu(&counters, program)),
             counters,
             tunnels_set: Vec::new(),
@@ -176,7 +186,19 @@ impl Host {
     pub(crate) fn set_lease(&mut self, lease_deadline: u64) {
         let mut vxlan_ports = [[0; 2]; VXLAN_PORTS];
         vxlan_ports[0] = 4789u16.to_be_bytes();
-        self.control.set(0, Control { lease_deadline, vxlan_ports }, 0).expect("control");
+        self.set_control(Control { lease_deadline, vxlan_ports, generation: 0 });
+    }
+
+    /// Sets the lease and the ports, under a generation that never was: the FDB is asked again.
+    fn set_control(&mut self, control: Control) {
+        let generation = self.control.get(&0, 0).expect("control").generation + 1;
+        self.control.set(0, Control { generation, ..control }, 0).expect("control");
+    }
+
+    /// Tells the programs that the FDB has changed.
+    pub(crate) fn forget_flows(&mut self) {
+        let control = self.control.get(&0, 0).expect("control");
+        self.set_control(control);
     }
 
     /// Makes a device a port of the bridge.
@@ -188,11 +210,13 @@ impl Host {
     /// Enters a station in the bridge's FDB, or changes its entry.
     pub(crate) fn set_station(&mut self, mac: [u8; 6], value: FdbValue) {
         self.fdb.insert(FdbKey { bridge: BRIDGE, vlan: 0, mac }, value, 0).expect("fdb");
+        self.forget_flows();
     }
 
     /// Removes a station from the bridge's FDB.
     pub(crate) fn remove_station(&mut self, mac: [u8; 6]) {
         self.fdb.remove(&FdbKey { bridge: BRIDGE, vlan: 0, mac }).expect("fdb");
+        self.forget_flows();
     }
 
     /// Sets the tunnel.
@@ -217,10 +241,11 @@ impl Host {
 
     /// Makes the maps say what the tables do and nothing else.
     pub(crate) fn set_tables(&mut self, tables: &Tables) {
-        self.control.set(0, tables.control, 0).expect("control");
         replace(&mut self.ports, &tables.ports);
         replace(&mut self.fdb, &tables.fdb);
         replace(&mut self.tunnel_index, &tables.tunnel_index);
+        replace(&mut self.guards, &tables.guards);
+        replace(&mut self.uplinks, &tables.uplinks);
         for id in std::mem::take(&mut self.tunnels_set) {
             self.tunnels.set(id, TunnelValue::default(), 0).expect("tunnels");
         }
@@ -228,6 +253,7 @@ impl Host {
             self.tunnels.set(*id, value, 0).expect("tunnels");
             self.tunnels_set.push(*id);
         }
+        self.set_control(tables.control);
     }
 
     /// Lets a port and the tunnel raise events, or stops that.
@@ -331,6 +357,28 @@ impl Host {
         let outcome = run::run(loaded, input)
             .unwrap_or_else(|error| panic!("{name}: {error:?} on {:02x?}", input.frame));
         Observed { outcome, counted: self.moved(program) }
+    }
+
+    /// Runs the filter on a frame that arrives on a device.
+    ///
+    /// # Panics
+    /// Where the kernel refuses the frame, or the filter changes it or counts other than it does.
+    pub(crate) fn filter(&mut self, ifindex: u32, frame: &[u8]) -> Result<(), Reason> {
+        let name = Program::UplinkXdp.name();
+        let loaded: &Xdp = self.ebpf.program(name).expect("loaded").try_into().expect("for XDP");
+        let (verdict, after) = run::run_xdp(loaded, ifindex, frame)
+            .unwrap_or_else(|error| panic!("{name}: {error:?} on {frame:02x?}"));
+        assert_eq!(after, frame, "{name} changed a frame");
+        match (verdict, self.moved(Program::UplinkXdp).as_slice()) {
+            (run::XDP_PASS, []) => Ok(()),
+            (run::XDP_DROP, [(at @ 2.., 1)]) => {
+                let code = u8::try_from(at - 2).expect("a reason's code");
+                Err(Reason::from_code(code).expect("a reason"))
+            }
+            (verdict, counted) => {
+                panic!("{name} returned {verdict} and counted {counted:?} on {frame:02x?}")
+            }
+        }
     }
 
     /// Which of a program's counters moved since this was last asked, and by how much: 0 packets,
