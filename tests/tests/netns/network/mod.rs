@@ -5,7 +5,6 @@ mod errors;
 mod life;
 mod ovs;
 mod reach;
-mod recovery;
 
 use std::{
     fs::File,
