@@ -20,9 +20,9 @@ use super::{
 use crate::progress::Step;
 
 /// How long the machine may say nothing. The longest test takes a fraction of it.
-const SILENCE: Duration = Duration::from_secs(400);
+const SILENCE: Duration = Duration::from_secs(180);
 /// How long it may run.
-const LIFE: Duration = Duration::from_secs(60 * 60);
+const LIFE: Duration = Duration::from_secs(30 * 60);
 /// So many of the console's last lines tell what went wrong.
 const LAST_LINES: usize = 40;
 /// Warnings and worse alone: the emulated port is slow. Devices and namespaces go without waiting
@@ -187,9 +187,7 @@ fn qemu(kernel: &Kernel, initramfs: &Path, console: &Path) -> Command {
     const START: &str = "exec setpriv --pdeathsig KILL qemu-system-x86_64 \"$@\" 3>&2";
     let mut command = Command::new("sh");
     command.args(["-c", START, "sh"]);
-    let accel = env::var("EXP_ACCEL").unwrap_or("tcg,thread=multi".into());
-    let smp = env::var("EXP_SMP").unwrap_or("2".into());
-    command.args(["-accel", &accel, "-cpu", "max", "-smp", &smp, "-m", "2048"]);
+    command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048"]);
     command.args(["-nodefaults", "-display", "none", "-no-reboot"]);
     command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(initramfs);
     command.args(["-append", COMMAND_LINE]);
