@@ -8,8 +8,6 @@ mod flat;
 mod gate;
 mod gretap;
 mod interop;
-mod moves;
-mod ports;
 mod resilience;
 mod stations;
 mod support;

@@ -28,22 +28,14 @@ use crate::{
 /// Arguments of `cargo xtask test`.
 #[derive(Args)]
 pub struct TestArgs {
-    /// Leave out the tests on hosts in network namespaces and in virtual machines, which take minutes
+    /// Leave out the tests on hosts in network namespaces, which take minutes
     #[arg(long, conflicts_with = "vm")]
     quick: bool,
-    /// Run the tests in virtual machines alone, with this kernel
+    /// Run the tests in virtual machines instead, with this kernel
     #[arg(long, value_name = "KERNEL", num_args = 0..=1, default_missing_value = "all")]
     vm: Option<Kernels>,
-    /// Run only tests whose name contains this, and in virtual machines only with --vm
+    /// Run only tests whose name contains this
     filter: Option<String>,
-}
-
-impl TestArgs {
-    /// The kernels of the virtual machines to run: who names a test knows where it is.
-    fn machines(&self) -> Option<Kernels> {
-        let all = !self.quick && self.filter.is_none();
-        self.vm.or(all.then_some(Kernels::All))
-    }
 }
 
 /// Runs the tests. The last line on stdout is `N passed, N failed`.
@@ -51,23 +43,20 @@ impl TestArgs {
 /// # Errors
 /// When set-up or building fails, a test fails, or no test matches the filter.
 pub fn run(args: &TestArgs) -> Result<()> {
-    let machines = args.machines();
     setup::ensure(Purpose::Test)?;
-    if machines.is_some() {
+    if args.vm.is_some() {
         setup::ensure(Purpose::Vm)?;
     }
     build()?;
     let binaries = binaries::build(&[])?;
 
     let mut total = Tally::default();
-    if args.vm.is_none() {
-        sudo::authenticate("for network namespaces and BPF programs")?;
-        total.add(run_here(&binaries, args)?);
-    }
-    match machines {
+    match args.vm {
         Some(kernels) => total.add(run_in_machines(&binaries, kernels, args)?),
-        None if args.quick => println!("\n== {}: left out by --quick", Tier::Vm),
-        None => println!("\n== {}: left out, add --vm to run it", Tier::Vm),
+        None => {
+            sudo::authenticate("for network namespaces and BPF programs")?;
+            total.add(run_here(&binaries, args)?);
+        }
     }
     conclude(&total)
 }
