@@ -1,6 +1,7 @@
 //! Counting, in the machine whose clock counts.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::Path,
     time::{Duration, Instant},
@@ -10,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use ovs_ebpf_tests::lab::traffic::{LockstepTcp, LockstepUdp};
 
 use super::Counts;
-use crate::bench::{path::DataPath, testbed::Testbed};
+use crate::bench::{details, path::DataPath, testbed::Testbed};
 
 /// How often each figure is counted.
 const SAMPLES: usize = 5;
@@ -40,7 +41,11 @@ fn count(path: DataPath, loader: &Path) -> Result<Counts> {
     let udp_64 = samples(DATAGRAMS, || udp.send(SIZE, DATAGRAMS))?;
     let mut tcp = LockstepTcp::open(testbed.from(), testbed.to())?;
     let tcp_kb = samples(KB, || tcp.send(u64::from(KB) * 1024))?;
-    Ok(Counts { path, udp_64, tcp_kb })
+    let programs = match testbed.programs() {
+        [] => BTreeMap::new(),
+        programs => details::program_ns(programs, || udp.send(SIZE, DATAGRAMS))?,
+    };
+    Ok(Counts { path, udp_64, tcp_kb, programs })
 }
 
 /// Instructions for each of so many units, several times after once to warm up.

@@ -4,17 +4,16 @@
 pub(super) mod inside;
 mod report;
 
-use std::{env, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::ValueEnum as _;
 use serde::{Deserialize, Serialize};
 
-use super::path::DataPath;
+use super::{cilium, inside::job, path::DataPath};
 use crate::{
-    ebpf,
     progress::Step,
-    vm::{Clock, Job, Machine, Series},
+    vm::{Clock, Machine, Series},
 };
 
 /// What was counted on one path, each time that it was.
@@ -25,6 +24,8 @@ struct Counts {
     udp_64: Vec<f64>,
     /// Instructions for each KB over TCP.
     tcp_kb: Vec<f64>,
+    /// Of those for a datagram, how many each program and the helpers that it calls take.
+    programs: BTreeMap<String, f64>,
 }
 
 /// Boots the kernel and counts on these paths, or on all without any.
@@ -38,14 +39,11 @@ pub(super) fn run(
     json: Option<&Path>,
 ) -> Result<()> {
     let paths = if only.is_empty() { DataPath::value_variants() } else { only };
-    let program = env::current_exe().context("cannot find this program's own file")?;
-    let (program, loader) = (program.to_string_lossy(), loader.to_string_lossy());
-    let list: Vec<String> = paths.iter().map(ToString::to_string).collect();
-    let only = list.join(",");
-    let words =
-        [&*program, "bench", "--instructions", "--inside", "--loader", &loader, "--only", &only];
-    let words = words.map(str::to_owned).into();
-    let job = Job { directory: ebpf::workspace().to_owned(), words, ..Job::default() };
+    if paths.contains(&DataPath::CiliumModel) {
+        // There, nothing can be built.
+        cilium::build()?;
+    }
+    let job = job(&["--instructions", "--inside"], paths, loader)?;
     let mut machine = Machine::boot(series, Clock::Instructions, &[job])?;
     let mut step = Step::start(format!("counting instructions on {} paths", paths.len()));
     let mut output = Vec::new();

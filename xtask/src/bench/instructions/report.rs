@@ -1,7 +1,5 @@
 //! What was counted, for people.
 
-use std::fmt::Write as _;
-
 use super::Counts;
 use crate::vm::Series;
 
@@ -13,9 +11,12 @@ pub(super) fn table(series: Series, counts: &[Counts]) -> String {
         "each 64-byte datagram",
         "each KB of TCP"
     );
-    for Counts { path, udp_64, tcp_kb } in counts {
+    for Counts { path, udp_64, tcp_kb, programs } in counts {
         let [udp, tcp] = [udp_64, tcp_kb].map(|counts| cell(counts));
-        writeln!(table, "{path:<24}{udp:>24}{tcp:>24}").expect("writing to a String can't fail");
+        table += &format!("{path:<24}{udp:>24}{tcp:>24}\n");
+        for (program, instructions) in programs {
+            table += &format!("  {program:<22}{instructions:>24.1}\n");
+        }
     }
     table
 }
@@ -29,6 +30,8 @@ fn cell(counts: &[f64]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::bench::path::DataPath;
 
@@ -38,10 +41,13 @@ mod tests {
             path: DataPath::KernelVxlan,
             udp_64: vec![102.0, 98.0, 100.0],
             tcp_kb: vec![7.0],
+            programs: BTreeMap::from([("port_ingress".to_owned(), 55.5)]),
         };
         let table = table(Series::V6_12, &[counts]);
         let row = table.lines().nth(1).unwrap();
         let words: Vec<&str> = row.split_whitespace().collect();
         assert_eq!(words, ["kernel-vxlan", "100.0", "(±2.0", "%)", "7.0", "(±0.0", "%)"]);
+        let program: Vec<&str> = table.lines().nth(2).unwrap().split_whitespace().collect();
+        assert_eq!(program, ["port_ingress", "55.5"]);
     }
 }
