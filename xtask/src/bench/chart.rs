@@ -1,10 +1,11 @@
 //! The results as a chart: a panel for each measure, a bar for each path.
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use anyhow::{Result, anyhow};
 use plotters::{
     coord::Shift,
+    drawing::DrawingAreaErrorKind,
     prelude::{
         Color as _, DrawingArea, IntoDrawingArea as _, IntoFont as _, PathElement, RGBColor,
         Rectangle, SVGBackend, Text, TextStyle, WHITE,
@@ -29,56 +30,68 @@ const TEXT: RGBColor = RGBColor(40, 40, 40);
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
-/// Draws the measures into an SVG file.
-///
-/// # Errors
-/// When the file can't be written.
-pub(super) fn draw(report: &Report, file: &Path) -> Result<()> {
-    let panels: Vec<(String, &Figures)> = (report.measures.iter())
-        .map(|(measure, figures)| (format!("{} [{}]", measure.title(), figures.unit), figures))
-        .collect();
-    let bars = panels.iter().map(|(_, figures)| figures.paths.len()).max().unwrap_or(0);
-    let rows = panels.len().div_ceil(COLUMNS);
-    let height = PANEL.1 + BAR * u32::try_from(bars)?;
-    let size = (PANEL.0 * u32::try_from(COLUMNS)?, HEADER + height * u32::try_from(rows)?);
-    let root = SVGBackend::new(file, size).into_drawing_area();
-    let failed = |error: &dyn std::fmt::Display| anyhow!("cannot draw {}: {error}", file.display());
-    (|| {
+/// What is drawn.
+pub(super) struct Chart<'a> {
+    /// What it shows, and where that was measured.
+    pub(super) captions: [String; 2],
+    /// The panels, under their titles.
+    pub(super) panels: Vec<(String, &'a Figures)>,
+}
+
+impl<'a> Chart<'a> {
+    /// The measures of a benchmark.
+    pub(super) fn of(report: &'a Report) -> Self {
+        let host = &report.host;
+        let measures = report.measures.iter();
+        Self {
+            captions: [
+                "Container to container, and host to host: longer is better".to_owned(),
+                format!(
+                    "{}; medians of {} rounds, lines from the first to the third quartile",
+                    host.caption(),
+                    host.rounds
+                ),
+            ],
+            panels: measures
+                .map(|(measure, figures)| {
+                    (format!("{} [{}]", measure.title(), figures.unit), figures)
+                })
+                .collect(),
+        }
+    }
+
+    /// Draws it into an SVG file.
+    ///
+    /// # Errors
+    /// When the file can't be written.
+    pub(super) fn draw(&self, file: &Path) -> Result<()> {
+        let bars = self.panels.iter().map(|(_, figures)| figures.paths.len()).max().unwrap_or(0);
+        let rows = self.panels.len().div_ceil(COLUMNS);
+        let height = PANEL.1 + BAR * u32::try_from(bars)?;
+        let size = (PANEL.0 * u32::try_from(COLUMNS)?, HEADER + height * u32::try_from(rows)?);
+        let root = SVGBackend::new(file, size).into_drawing_area();
+        self.draw_on(&root, rows)
+            .map_err(|error| anyhow!("cannot draw {}: {error}", file.display()))
+    }
+
+    fn draw_on(&self, root: &Area<'_>, rows: usize) -> Drawn {
         root.fill(&WHITE)?;
         let (header, body) = root.split_vertically(HEADER);
-        for (line, text) in (0..).zip(captions(report)) {
-            header.draw(&Text::new(
-                text,
-                (12, 12 + 20 * line),
-                style(if line == 0 { 17.0 } else { 12.0 }),
-            ))?;
-        }
-        for (area, (title, figures)) in body.split_evenly((rows, COLUMNS)).iter().zip(&panels) {
+        let [title, caption] = &self.captions;
+        header.draw(&Text::new(title.clone(), (12, 12), style(21.0)))?;
+        header.draw(&Text::new(caption.clone(), (12, 36), style(14.0)))?;
+        let areas = body.split_evenly((rows, COLUMNS));
+        for (area, (title, figures)) in areas.iter().zip(&self.panels) {
             panel(area, title, figures)?;
         }
         root.present()
-    })()
-    .map_err(|error| failed(&error))
+    }
 }
 
-type Drawn = Result<(), plotters::drawing::DrawingAreaErrorKind<std::io::Error>>;
-
-fn captions(report: &Report) -> [String; 2] {
-    let host = &report.host;
-    let version = host.versions.get("ovs-ebpf").map_or("", String::as_str);
-    let emulated = if host.emulated { ", emulated" } else { "" };
-    [
-        "Container to container, and host to host: longer is better".to_owned(),
-        format!(
-            "Linux {} on {} × {}{emulated}, ovs-ebpf {version}; medians of {} rounds, lines from the \
-             first to the third quartile",
-            host.kernel, host.processors, host.processor, host.rounds
-        ),
-    ]
-}
+type Drawn = Result<(), DrawingAreaErrorKind<io::Error>>;
 
 fn panel(area: &Area<'_>, title: &str, figures: &Figures) -> Drawn {
-    area.draw(&Text::new(title.to_owned(), (12, 14), style(14.0)))?;
+    area.draw(&Text::new(title.to_owned(), (12, 14), style(17.0)))?;
     let longest = figures.paths.values().map(|figure| figure.p75).fold(0.0, f64::max);
     for (line, (path, figure)) in (0..).zip(&figures.paths) {
         let top = 36 + line * i32::try_from(BAR).unwrap_or(0);
@@ -92,8 +105,8 @@ fn bar(area: &Area<'_>, top: i32, path: DataPath, figure: &Figure, scale: f64) -
     #[allow(clippy::cast_possible_truncation, reason = "no bar is longer than LONGEST")]
     let at = |value: f64| START + (value * scale).round() as i32;
     let middle = top + 8;
-    let right = style(12.0).pos(Pos::new(HPos::Right, VPos::Center));
-    let left = style(12.0).pos(Pos::new(HPos::Left, VPos::Center));
+    let right = style(14.0).pos(Pos::new(HPos::Right, VPos::Center));
+    let left = style(14.0).pos(Pos::new(HPos::Left, VPos::Center));
     area.draw(&Text::new(path.to_string(), (START - 8, middle), right))?;
     let corners = [(START, top), (at(figure.median), top + 16)];
     area.draw(&Rectangle::new(corners, colour(path).filled()))?;
@@ -160,7 +173,7 @@ mod tests {
         let measures = BTreeMap::from([(Measure::Tcp1, figures)]);
         let report = Report { host: HostInfo::ask(3), measures, details: Details::default() };
         let file = tempfile::NamedTempFile::new().unwrap();
-        draw(&report, file.path()).unwrap();
+        Chart::of(&report).draw(file.path()).unwrap();
         let drawn = fs::read_to_string(file.path()).unwrap();
         assert!(drawn.contains("width=\"260\"") && drawn.contains("width=\"130\""), "{drawn}");
         assert!(drawn.contains("ovs-ebpf-vxlan") && drawn.contains("20.00"), "{drawn}");

@@ -50,6 +50,18 @@ impl HostInfo {
     }
 }
 
+impl HostInfo {
+    /// Kernel, processors and our version, for people.
+    pub(super) fn caption(&self) -> String {
+        let version = self.versions.get("ovs-ebpf").map_or("", String::as_str);
+        let emulated = if self.emulated { ", emulated" } else { "" };
+        format!(
+            "Linux {} on {} × {}{emulated}, ovs-ebpf {version}",
+            self.kernel, self.processors, self.processor
+        )
+    }
+}
+
 /// `model name\t: Some Processor` of proc(5), /proc/cpuinfo.
 fn field<'a>(cpuinfo: &'a str, name: &str) -> Option<&'a str> {
     let mut fields = cpuinfo.lines().filter_map(|line| line.split_once(':'));

@@ -22,8 +22,9 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use clap::Args;
+use serde::Serialize;
 
-use self::{path::DataPath, report::Report};
+use self::{chart::Chart, path::DataPath, report::Report};
 use crate::{
     daemons,
     setup::{self, Purpose},
@@ -56,8 +57,11 @@ pub struct BenchArgs {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Draw the results into this SVG file
-    #[arg(long, value_name = "FILE", conflicts_with = "instructions")]
+    #[arg(long, value_name = "FILE")]
     chart: Option<PathBuf>,
+    /// Compare with an earlier --instructions --json, and fail where a path takes 2 % more
+    #[arg(long, value_name = "FILE", requires = "instructions")]
+    against: Option<PathBuf>,
     /// Measure this ovs-loader, without set-up and build
     #[arg(long, value_name = "FILE")]
     loader: Option<PathBuf>,
@@ -95,7 +99,8 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     }
     let series = args.vm.unwrap_or(Series::V6_12);
     if args.instructions {
-        return instructions::run(series, &args.only, &loader, json);
+        let counted = instructions::run(series, &args.only, &loader)?;
+        return counted.show(json, args.chart.as_deref(), args.against.as_deref());
     }
     let report = if in_machine {
         inside::run(series, &chosen(args, DataPath::IN_MACHINE), args.quick, &loader)?
@@ -116,12 +121,16 @@ fn chosen(args: &BenchArgs, default: &[DataPath]) -> Vec<DataPath> {
 
 fn show(report: &Report, json: Option<&Path>, chart: Option<&Path>) -> Result<()> {
     if let Some(json) = json {
-        fs::write(json, serde_json::to_string_pretty(report)? + "\n")
-            .with_context(|| format!("cannot write {}", json.display()))?;
+        write(json, report)?;
     }
     if let Some(chart) = chart {
-        chart::draw(report, chart)?;
+        Chart::of(report).draw(chart)?;
     }
     print!("{}", table::table(report)?);
     Ok(())
+}
+
+fn write(file: &Path, results: &impl Serialize) -> Result<()> {
+    fs::write(file, serde_json::to_string_pretty(results)? + "\n")
+        .with_context(|| format!("cannot write {}", file.display()))
 }
