@@ -82,8 +82,11 @@ struct Running(Option<Child>);
 
 impl Running {
     fn stop(mut self) -> Result<Counters> {
-        let child = self.0.take().expect("stopped once");
-        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGINT).context("cannot end perf")?;
+        if let Some(child) = &self.0 {
+            let pid = Pid::from_raw(child.id().cast_signed());
+            kill(pid, Signal::SIGINT).context("cannot end perf")?;
+        }
+        let child = self.0.take().context("perf has been ended")?;
         let output = child.wait_with_output().context("cannot wait for perf")?;
         let said = String::from_utf8_lossy(&output.stderr);
         parse(&said).with_context(|| format!("perf counted nothing: {said}"))
