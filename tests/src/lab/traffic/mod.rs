@@ -3,6 +3,7 @@
 mod both_ways;
 mod connections;
 mod datagrams;
+mod frames;
 mod group;
 mod iperf;
 mod lockstep;
@@ -16,6 +17,7 @@ pub use self::{
     both_ways::BothWays,
     connections::{Connections, connections},
     datagrams::Datagrams,
+    frames::send_frames,
     group::reaches,
     iperf::{Tcp, Udp, tcp, udp},
     lockstep::{LockstepTcp, LockstepUdp},
