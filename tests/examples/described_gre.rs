@@ -103,11 +103,7 @@ fn attach(described: &Described) -> Result<Ebpf> {
         TunnelIndexValue { tunnel: TUNNEL, bridge: BRIDGE, uplink, ..TunnelIndexValue::default() };
     index.insert(key, value, 0)?;
 
-    for program in Program::ALL {
-        let device = match program {
-            Program::PortIngress => port,
-            Program::UplinkIngress => UPLINK,
-        };
+    for (program, device) in [(Program::PortIngress, port), (Program::UplinkIngress, UPLINK)] {
         let name = program.name();
         let classifier = ebpf.program_mut(name).with_context(|| name.to_owned())?;
         let classifier: &mut SchedClassifier = classifier.try_into()?;
