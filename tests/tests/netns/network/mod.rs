@@ -5,6 +5,7 @@ mod errors;
 mod life;
 mod ovs;
 mod reach;
+mod recovery;
 
 use std::{
     fs::File,
@@ -30,7 +31,8 @@ fn plugin(host: &Host) -> PathBuf {
     host.files().join("docker/run/plugins/ovs-ebpf.sock")
 }
 
-/// A daemon that serves the engine of a host.
+/// A daemon that serves the engine of a host. Start it before the engine, so that it ends after it: an
+/// engine whose driver is gone waits for it.
 fn serve(host: &Host) -> Result<Loader> {
     let (plugin, socket) = (plugin(host), host.files().join("docker/sock"));
     let (plugin, socket) = (plugin.to_string_lossy(), socket.to_string_lossy());
