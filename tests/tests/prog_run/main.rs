@@ -9,6 +9,7 @@ mod filter;
 mod flat;
 mod host;
 mod hostile;
+mod live;
 mod oracle;
 mod run;
 mod size;

@@ -3,6 +3,7 @@
 mod instructions;
 mod path;
 mod testbed;
+mod xdp;
 
 use std::path::PathBuf;
 
@@ -23,6 +24,10 @@ pub struct BenchArgs {
     /// its instructions: no noise, whatever else this machine does
     #[arg(long)]
     instructions: bool,
+    /// Time what it costs to discard a packet: the filter on the uplink (accelerate.xdp) against the
+    /// same rules in nftables
+    #[arg(long, conflicts_with_all = ["instructions", "vm", "only", "json", "loader"])]
+    xdp: bool,
     /// The kernel of the virtual machine
     #[arg(long, value_name = "KERNEL", num_args = 0..=1, default_missing_value = "6.12")]
     vm: Option<Series>,
@@ -46,6 +51,9 @@ pub struct BenchArgs {
 /// When set-up, building, a measurement or the daemon fails; what was set up in the kernel is removed
 /// before.
 pub fn run(args: &BenchArgs) -> Result<()> {
+    if args.xdp {
+        return xdp::run();
+    }
     let loader = match &args.loader {
         Some(loader) => loader.clone(),
         None => {
