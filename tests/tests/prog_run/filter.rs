@@ -22,11 +22,8 @@ fn guard(tunnel: &Tunnel, address: Ipv4Addr, kind: GuardKind, key: u32) -> Guard
 }
 
 /// Makes the tunnel's receiving end the only one that is known.
-fn guard_receiving_end(host: &mut Host, tunnel: &Tunnel) {
-    let old: Vec<_> = host.guards.keys().collect::<Result<_, _>>().expect("guards");
-    for key in old {
-        host.guards.remove(&key).expect("guards");
-    }
+pub(crate) fn guard_receiving_end(host: &mut Host, tunnel: &Tunnel) {
+    host.forget_guards();
     let key = tunnel.key.unwrap_or(0);
     for (address, kind, key) in [
         (tunnel.remote, GuardKind::Endpoint, 0),
@@ -37,7 +34,8 @@ fn guard_receiving_end(host: &mut Host, tunnel: &Tunnel) {
     }
 }
 
-fn filtering() -> Host {
+/// A host whose uplink has the filter, which knows of nothing yet.
+pub(crate) fn filtering() -> Host {
     let mut host = Host::new();
     let mac = DEVICES.iter().find(|device| device.ifindex == UPLINK).expect("the uplink").mac;
     host.uplinks.insert(UPLINK, UplinkValue { mac, ..Default::default() }, 0).expect("uplinks");
@@ -98,7 +96,7 @@ fn what_a_tunnel_sends_passes() {
 }
 
 /// A frame from a source that is no remote, discarded as long as nothing speaks for it.
-fn unwanted() -> (Tunnel, Vec<u8>) {
+pub(crate) fn unwanted() -> (Tunnel, Vec<u8>) {
     let mut vectors = vectors::decap().into_iter();
     let vector = vectors.find(|vector| vector.name == "vxlan_42_remote").expect("in the file");
     (vector.tunnel, vector.outer)

@@ -381,6 +381,20 @@ impl Host {
         }
     }
 
+    /// Takes from the filter all that it knows.
+    pub(crate) fn forget_guards(&mut self) {
+        replace(&mut self.guards, &BTreeMap::new());
+    }
+
+    /// Has a device receive copies of a frame through the filter, as its driver would. Those that pass
+    /// go up the stack.
+    pub(crate) fn filter_live(&self, ifindex: u32, frame: &[u8], copies: u32) {
+        let name = Program::UplinkXdp.name();
+        let loaded: &Xdp = self.ebpf.program(name).expect("loaded").try_into().expect("for XDP");
+        run::run_xdp_live(loaded, ifindex, frame, copies)
+            .unwrap_or_else(|error| panic!("{name}: {error:?}"));
+    }
+
     /// Which of a program's counters moved since this was last asked, and by how much: 0 packets,
     /// 1 bytes, from 2 on the reasons by their code.
     pub(crate) fn moved(&mut self, program: Program) -> Vec<(usize, u64)> {

@@ -11,6 +11,7 @@ mod flat;
 mod flows;
 mod host;
 mod hostile;
+mod live;
 mod oracle;
 mod run;
 mod size;
