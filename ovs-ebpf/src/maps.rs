@@ -7,8 +7,8 @@ use aya_ebpf::{
 };
 use ovs_ebpf_common::abi::{
     Control, EVENTS_SIZE, Event, FDB_CAPACITY, FdbKey, FdbValue, PORT_CAPACITY, PortValue, Program,
-    ProgramCounters, TUNNEL_CAPACITY, TunnelCounters, TunnelIndexKey, TunnelIndexValue,
-    TunnelValue,
+    ProgramCounters, TUNNEL_CAPACITY, TunnelCounters, TunnelIndexKey, TunnelIndexKey6,
+    TunnelIndexValue, TunnelValue,
 };
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
@@ -32,6 +32,11 @@ pub static TUNNELS: Array<TunnelValue, TUNNEL_CAPACITY> = Array::new();
 /// Outer addresses, port and key -> tunnel id and bridge.
 #[btf_map(name = "tunnel_index")]
 pub static TUNNEL_INDEX: HashMap<TunnelIndexKey, TunnelIndexValue, TUNNEL_CAPACITY, ON_DEMAND> =
+    HashMap::new();
+
+/// The same of packets over IPv6.
+#[btf_map(name = "tunnel_index6")]
+pub static TUNNEL_INDEX6: HashMap<TunnelIndexKey6, TunnelIndexValue, TUNNEL_CAPACITY, ON_DEMAND> =
     HashMap::new();
 
 /// [`Program`] -> forwarded packets, and the others by reason.

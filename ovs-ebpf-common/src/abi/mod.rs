@@ -18,18 +18,18 @@ pub use event::{EVENT_INTERVAL, EVENTS_SIZE, Event, EventFlags};
 pub use fdb::{FdbFlags, FdbKey, FdbValue};
 pub use port::{PortFlags, PortValue};
 pub use tunnel::{
-    OUTER_HEADER_MAX, TunnelFlags, TunnelIndexFlags, TunnelIndexKey, TunnelIndexValue, TunnelKind,
-    TunnelPath, TunnelValue,
+    IndexKey, OUTER_HEADER_MAX, TunnelFlags, TunnelIndexFlags, TunnelIndexKey, TunnelIndexKey6,
+    TunnelIndexValue, TunnelKind, TunnelPath, TunnelValue,
 };
 
 /// The version of everything in this module.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Capacity of the `fdb` map unless the configuration says otherwise.
 pub const FDB_CAPACITY: usize = 65_536;
 /// Capacity of the `ports` map.
 pub const PORT_CAPACITY: usize = 4_096;
-/// Capacity of `tunnels`, `tunnel_index` and `tunnel_counters`. Tunnel id 0 is never used.
+/// Capacity of `tunnels`, `tunnel_index`, `tunnel_index6` and `tunnel_counters`. Tunnel id 0 is never used.
 pub const TUNNEL_CAPACITY: usize = 4_096;
 
 /// Implements `aya::Pod` for map types.

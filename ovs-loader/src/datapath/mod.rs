@@ -38,8 +38,17 @@ use tcx::Links;
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ovs-ebpf.o"));
 
 /// The maps of the object, each pinned under its name.
-const MAPS: [&str; 8] =
-    ["control", "ports", "fdb", "tunnels", "tunnel_index", "counters", "tunnel_counters", "events"];
+const MAPS: [&str; 9] = [
+    "control",
+    "ports",
+    "fdb",
+    "tunnels",
+    "tunnel_index",
+    "tunnel_index6",
+    "counters",
+    "tunnel_counters",
+    "events",
+];
 
 /// Why the kernel side could not be set up.
 #[derive(Debug, thiserror::Error)]

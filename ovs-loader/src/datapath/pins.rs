@@ -10,7 +10,8 @@ use aya::programs::SchedClassifier;
 use nix::fcntl::{Flock, FlockArg};
 use ovs_ebpf_common::abi::{
     Control, EVENTS_SIZE, FdbKey, FdbValue, PORT_CAPACITY, PortValue, Program, ProgramCounters,
-    TUNNEL_CAPACITY, TunnelCounters, TunnelIndexKey, TunnelIndexValue, TunnelValue,
+    TUNNEL_CAPACITY, TunnelCounters, TunnelIndexKey, TunnelIndexKey6, TunnelIndexValue,
+    TunnelValue,
 };
 
 use super::version_directory;
@@ -145,6 +146,13 @@ fn incompatible(directory: &Path, fdb_capacity: u32) -> Option<&'static str> {
             "tunnel_index",
             MapType::Hash,
             size_of::<TunnelIndexKey>(),
+            size_of::<TunnelIndexValue>(),
+            TUNNEL_CAPACITY,
+        ),
+        (
+            "tunnel_index6",
+            MapType::Hash,
+            size_of::<TunnelIndexKey6>(),
             size_of::<TunnelIndexValue>(),
             TUNNEL_CAPACITY,
         ),

@@ -204,7 +204,7 @@ impl Underlay {
         self.settle(true).await
     }
 
-    /// The IPv4 routing rules that choose by what a route request can't express (a packet's mark, a
+    /// The routing rules that choose by what a route request can't express (a packet's mark, a
     /// flow's source port, GRE as the protocol), in the words of `ip rule`: targets they apply to may
     /// take another path on the slow path than [`Self::resolve`] says. Only those that concern the
     /// kinds of tunnel among the targets.
@@ -268,8 +268,9 @@ impl Underlay {
         probe: bool,
     ) -> Result<(Resolution, Option<NextHop>), Error> {
         let unresolved = |why, route| (Err(Unresolved { why, route }), None);
-        if target.remote.is_ipv6() || target.local.is_some_and(|local| local.is_ipv6()) {
-            return Ok(unresolved(Reason::TunnelIpv6.into(), None));
+        if target.fixed_local().is_some_and(|local| local.is_ipv6() != target.remote.is_ipv6()) {
+            let detail = format!("{} is of another family than the local address", target.remote);
+            return Ok(unresolved(Why::new(Reason::NoRoute, detail), None));
         }
         let route = match self.kernel.route(target).await? {
             Ok(route) => route,
@@ -299,6 +300,7 @@ impl Underlay {
                 next_hop: route.next_hop,
                 next_hop_mac,
                 mtu: route.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu)),
+                hop_limit: route.hop_limit.or(link.hop_limit.filter(|_| target.remote.is_ipv6())),
             }),
             _ => {
                 let state = match neighbour {

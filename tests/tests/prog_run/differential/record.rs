@@ -30,6 +30,7 @@ struct Record {
     fdb: Entries,
     tunnels: Entries,
     tunnel_index: Entries,
+    tunnel_index6: Entries,
 }
 
 type Entries = BTreeMap<String, String>;
@@ -70,6 +71,7 @@ fn load(path: &Path) -> Case {
             fdb: entries(&record.fdb),
             tunnels: entries(&record.tunnels),
             tunnel_index: entries(&record.tunnel_index),
+            tunnel_index6: entries(&record.tunnel_index6),
         },
     }
 }
@@ -89,6 +91,7 @@ pub(super) fn keep(case: &Case, found: &str) -> String {
         fdb: hex_entries(&tables.fdb),
         tunnels: hex_entries(&tables.tunnels),
         tunnel_index: hex_entries(&tables.tunnel_index),
+        tunnel_index6: hex_entries(&tables.tunnel_index6),
     };
     let mut hasher = DefaultHasher::new();
     arrival.frame.hash(&mut hasher);
