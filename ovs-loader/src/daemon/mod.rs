@@ -2,6 +2,7 @@
 
 mod follower;
 mod report;
+mod sizes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};

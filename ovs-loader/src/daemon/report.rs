@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result};
 use ovs_ebpf_common::abi::{self, Program};
 
+use super::sizes;
 use crate::api::report::{
     BridgeStatus, Fast, FdbCount, FdbEntry, FdbReport, PortStatus, Stats, Status, Traffic, Tunnel,
     TunnelReport, TunnelStatus, Why,
@@ -257,6 +258,7 @@ pub(super) fn warnings<'a>(
     for (encap, port) in tunnels.collect::<std::collections::BTreeSet<_>>() {
         warnings.extend(rules.firewall_rules_naming(encap, port));
     }
+    warnings.extend(sizes::warnings(bridges, plan));
     warnings
 }
 

@@ -36,8 +36,17 @@ pub(super) struct Link {
     pub(super) ethernet: bool,
     pub(super) up: bool,
     pub(super) noarp: bool,
-    /// `net.ipv6.conf.DEVICE.hop_limit`; `None` where the device has no IPv6.
+    /// `net.ipv6.conf.DEVICE`; `None` where the device has no IPv6.
+    pub(super) ipv6: Option<Ipv6>,
+}
+
+/// A device's own settings for IPv6.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ipv6 {
+    /// `hop_limit`.
     pub(super) hop_limit: Option<u8>,
+    /// `mtu`, which is at most the device's, in bytes.
+    pub(super) mtu: Option<u32>,
 }
 
 impl Kernel {
@@ -213,7 +222,7 @@ fn link(message: &LinkMessage) -> Link {
         ethernet: header.link_layer_type == LinkLayerType::Ether,
         up: header.flags.contains(LinkFlags::Up),
         noarp: header.flags.contains(LinkFlags::Noarp),
-        hop_limit: None,
+        ipv6: None,
     };
     for attribute in &message.attributes {
         match attribute {
@@ -222,18 +231,21 @@ fn link(message: &LinkMessage) -> Link {
             LinkAttribute::Address(address) => {
                 link.mac = address.as_slice().try_into().ok().map(Mac);
             }
-            LinkAttribute::AfSpecUnspec(families) => link.hop_limit = hop_limit(families),
+            LinkAttribute::AfSpecUnspec(families) => link.ipv6 = ipv6(families),
             _ => {}
         }
     }
     link
 }
 
-fn hop_limit(families: &[AfSpecUnspec]) -> Option<u8> {
+fn ipv6(families: &[AfSpecUnspec]) -> Option<Ipv6> {
     families.iter().find_map(|family| match family {
         AfSpecUnspec::Inet6(attributes) => {
             attributes.iter().find_map(|attribute| match attribute {
-                AfSpecInet6::DevConf(settings) => u8::try_from(settings.hoplimit).ok(),
+                AfSpecInet6::DevConf(settings) => Some(Ipv6 {
+                    hop_limit: u8::try_from(settings.hoplimit).ok(),
+                    mtu: u32::try_from(settings.mtu6).ok(),
+                }),
                 _ => None,
             })
         }

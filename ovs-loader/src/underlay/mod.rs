@@ -285,6 +285,9 @@ impl Underlay {
             let detail = format!("the route to {} encapsulates", target.remote);
             return Ok(unresolved(Why::new(Reason::UplinkUnsupported, detail), Some(known)));
         }
+        let ipv6 = link.ipv6.filter(|_| target.remote.is_ipv6());
+        let mtu = [route.mtu, ipv6.and_then(|ipv6| ipv6.mtu)].into_iter().flatten().min();
+        let hop_limit = route.hop_limit.or_else(|| ipv6?.hop_limit);
         let next_hop = NextHop { uplink: route.uplink, address: route.next_hop };
         let neighbour = self.keep(next_hop, round, probe).await?;
         let mac = match &neighbour {
@@ -299,8 +302,8 @@ impl Underlay {
                 source_mac,
                 next_hop: route.next_hop,
                 next_hop_mac,
-                mtu: route.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu)),
-                hop_limit: route.hop_limit.or(link.hop_limit.filter(|_| target.remote.is_ipv6())),
+                mtu: mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu)),
+                hop_limit,
             }),
             _ => {
                 let state = match neighbour {

@@ -3,9 +3,11 @@
 mod cleanup;
 mod daemon;
 mod docker;
+mod ecn;
 mod gate;
 mod interop;
 mod mistakes;
+mod over_ipv6;
 mod slow_path;
 mod stations;
 mod support;
