@@ -7,6 +7,7 @@ mod ecn;
 mod gate;
 mod interop;
 mod mistakes;
+mod network;
 mod over_ipv6;
 mod slow_path;
 mod stations;
