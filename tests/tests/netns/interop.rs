@@ -37,6 +37,8 @@ pub(crate) fn tunnels(first: &str, second: &str) -> Result<Lab> {
 
 /// Everything that ought to work over a tunnel, both ways, and nearly all of it fast.
 pub(crate) fn works(pair: &Accelerated, what: &str) -> Result<()> {
+    // Over IPv6 what reaches a host before its tunnel is made counts as one.
+    let before = checksum_errors(pair)?;
     for (from, to) in pair.ways() {
         let counted = pair.counted(|| {
             for size in [56, 1422, 9000] {
@@ -48,11 +50,18 @@ pub(crate) fn works(pair: &Accelerated, what: &str) -> Result<()> {
         })?;
         assert!(share(&counted) >= 0.95, "{what}: {counted:?}");
     }
-    for host in pair.lab.hosts() {
-        assert_eq!(counters::checksum_errors(host)?, 0, "{what}");
-        assert_eq!(counters::checksum_errors(host.container(0))?, 0, "{what}");
-    }
+    assert_eq!(checksum_errors(pair)?, before, "{what}");
     Ok(())
+}
+
+/// What hosts and containers have thrown away for a wrong checksum, each.
+fn checksum_errors(pair: &Accelerated) -> Result<Vec<u64>> {
+    let hosts = pair.lab.hosts().iter();
+    hosts
+        .flat_map(|host| {
+            [counters::checksum_errors(host), counters::checksum_errors(host.container(0))]
+        })
+        .collect()
 }
 
 /// A datagram as it crosses the underlay, told by its inner destination port.

@@ -209,7 +209,7 @@ fn link_local_gateways_are_next_hops() -> Result<()> {
     join(&lab, ["2001:db8:0::1", "2001:db8:1::1"], PLAIN)?;
     let pair = Accelerated::start(lab, Ends::Both)?;
     let tunnels = pair.loaders[0].tunnels()?;
-    assert_eq!(tunnels[0]["next_hop"], "fe80::11", "{tunnels:#?}");
+    assert_eq!(tunnels["tunnels"][0]["next_hop"], "fe80::11", "{tunnels:#?}");
     works(&pair, "link-local gateways")
 }
 
