@@ -97,6 +97,14 @@ reasons! {
     /// IPv6 options inside for a GRE tunnel over IPv6, which reads them (encapsulation limit, RFC 2473)
     InnerOptions = 42, "inner_options";
 
+    // Packets that are discarded, uplink_xdp.
+    /// discarded: tunnel traffic from an address that is no tunnel's remote (accelerate.xdp)
+    UnknownRemote = 46, "unknown_remote";
+    /// discarded: tunnel traffic of a remote with a key that it does not have (accelerate.xdp)
+    WrongKey = 47, "wrong_key";
+    /// discarded: tunnel traffic with headers that no tunnel accepts (accelerate.xdp)
+    Malformed = 48, "malformed";
+
     // Configuration: the whole bridge.
     /// switched off with `ovs-loader accelerate`
     SwitchedOff = 64, "switched_off";
@@ -189,6 +197,16 @@ reasons! {
     /// over IPv6 the tunnel sends or wants UDP checksums, which the fast path neither makes nor checks
     TunnelUdpChecksum = 111, "tunnel_udp_checksum";
 
+    // Configuration: XDP on an uplink.
+    /// the device's driver has no XDP of its own (native)
+    XdpUnsupported = 116, "xdp_unsupported";
+    /// another XDP program is attached to the device
+    XdpTaken = 117, "xdp_taken";
+    /// the device is a port of a bridge
+    XdpPort = 118, "xdp_port";
+    /// not filtered: other tunnels than those of accelerated bridges may receive the same packets
+    XdpShared = 119, "xdp_shared";
+
     // Configuration: an FDB entry.
     /// the host's own MAC on the bridge
     FdbLocal = 120, "fdb_local";
@@ -213,6 +231,13 @@ impl Reason {
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
         Self::ALL.iter().copied().find(|reason| *reason as u8 == code)
+    }
+
+    /// Whether packets counted under this reason are discarded: all others go on to the bridge.
+    #[inline(always)]
+    #[must_use]
+    pub const fn discards(self) -> bool {
+        matches!(self as u8, 46..=55)
     }
 
     /// Whether packets are counted under this reason.

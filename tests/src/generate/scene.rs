@@ -3,9 +3,9 @@
 use std::collections::btree_map::Entry;
 
 use ovs_ebpf_common::abi::{
-    Control, FdbFlags, FdbKey, FdbValue, OUTER_HEADER_MAX, PortFlags, PortValue, TUNNEL_CAPACITY,
-    TunnelFlags, TunnelIndexFlags, TunnelIndexKey, TunnelIndexKey6, TunnelIndexValue, TunnelKind,
-    TunnelPath, TunnelValue, VXLAN_PORTS,
+    Control, FdbFlags, FdbKey, FdbValue, GuardKey, GuardKind, OUTER_HEADER_MAX, PortFlags,
+    PortValue, TUNNEL_CAPACITY, TunnelFlags, TunnelIndexFlags, TunnelIndexKey, TunnelIndexKey6,
+    TunnelIndexValue, TunnelKind, TunnelPath, TunnelValue, UplinkValue, VXLAN_PORTS,
 };
 
 use super::Random;
@@ -88,6 +88,12 @@ impl Scene {
                 scene.tables.ports.insert(device.ifindex, value);
             }
         }
+        for device in devices {
+            if !random.one_in(12) {
+                let value = UplinkValue { mac: device.mac, ..UplinkValue::default() };
+                scene.tables.uplinks.insert(device.ifindex, value);
+            }
+        }
         for _ in 0..TUNNELS {
             let domain = domain(random);
             scene.add_tunnel(random, domain);
@@ -122,6 +128,31 @@ impl Scene {
             };
             if entered {
                 self.ends.push(End { key, value });
+                self.guard(random, &key);
+            }
+        }
+    }
+
+    /// Lets the filter know of a tunnel's receiving end, mostly of all there is to know.
+    fn guard(&mut self, random: &mut Random, end: &TunnelIndexKey6) {
+        let kind = TunnelKind::ALL.into_iter().find(|kind| *kind as u8 == end.kind);
+        let kind = kind.expect("an end's kind is one");
+        let mapped = |address: [u8; 16]| match address {
+            [a, b, c, d, ..] if !ipv6(kind) => {
+                std::net::Ipv4Addr::new(a, b, c, d).to_ipv6_mapped().octets()
+            }
+            address => address,
+        };
+        let protocol = if vxlan(kind) { 17 } else { 47 };
+        for (address, key, kind) in [
+            (end.local, [0; 4], GuardKind::Endpoint),
+            (end.remote, [0; 4], GuardKind::Remote),
+            (end.remote, end.key, GuardKind::Way),
+        ] {
+            let address = mapped(address);
+            let key = GuardKey { address, key, dst_port: end.dst_port, protocol, kind: kind as u8 };
+            if !random.one_in(6) {
+                self.tables.guards.insert(key, 1);
             }
         }
     }

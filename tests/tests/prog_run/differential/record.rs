@@ -31,6 +31,10 @@ struct Record {
     tunnels: Entries,
     tunnel_index: Entries,
     tunnel_index6: Entries,
+    #[serde(default)]
+    guards: Entries,
+    #[serde(default)]
+    uplinks: Entries,
 }
 
 type Entries = BTreeMap<String, String>;
@@ -72,6 +76,8 @@ fn load(path: &Path) -> Case {
             tunnels: entries(&record.tunnels),
             tunnel_index: entries(&record.tunnel_index),
             tunnel_index6: entries(&record.tunnel_index6),
+            guards: entries(&record.guards),
+            uplinks: entries(&record.uplinks),
         },
     }
 }
@@ -92,6 +98,8 @@ pub(super) fn keep(case: &Case, found: &str) -> String {
         tunnels: hex_entries(&tables.tunnels),
         tunnel_index: hex_entries(&tables.tunnel_index),
         tunnel_index6: hex_entries(&tables.tunnel_index6),
+        guards: hex_entries(&tables.guards),
+        uplinks: hex_entries(&tables.uplinks),
     };
     let mut hasher = DefaultHasher::new();
     arrival.frame.hash(&mut hasher);
