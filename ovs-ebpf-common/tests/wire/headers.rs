@@ -2,7 +2,7 @@
 
 use ovs_ebpf_common::{
     Reason,
-    abi::{IndexKey, OUTER_HEADER_MAX, TunnelKind, VXLAN_PORTS},
+    abi::{IndexKey, TEMPLATE_LEN, TunnelKind, VXLAN_PORTS},
     wire::outer::{
         self, Accepted, AcceptedIpv6, CLASSIFY_LEN, CLASSIFY_LEN_IPV6, Outer, Patch, PatchIpv6,
     },
@@ -63,7 +63,7 @@ pub(crate) struct Fields {
 /// A whole outer header.
 pub(crate) fn encode(kind: TunnelKind, outer: &Outer, fields: &Fields) -> Vec<u8> {
     let Fields { frame_len, tos, ttl, id, flow_label, source_port } = *fields;
-    let (mut header, seed): ([u8; OUTER_HEADER_MAX], u32) = outer::template(kind, outer);
+    let (mut header, seed): ([u8; TEMPLATE_LEN], u32) = outer::template(kind, outer);
     if kind.is_ipv6() {
         let payload_len = outer::payload_len(kind, frame_len) as u16;
         let patch = PatchIpv6 { payload_len, tos, ttl, flow_label, source_port };

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     Reason,
-    abi::{OUTER_HEADER_MAX, TunnelIndexKey6, TunnelKind, VXLAN_PORTS},
+    abi::{TEMPLATE_LEN, TunnelIndexKey6, TunnelKind, VXLAN_PORTS},
     wire::{gre, ipv6, vxlan},
 };
 
@@ -181,7 +181,7 @@ fn accepted<const N: usize>(
 /// Writes what [`super::template`] says, from the EtherType on; the addresses come in the order of the
 /// header.
 pub(super) fn write_template(
-    header: &mut [u8; OUTER_HEADER_MAX],
+    header: &mut [u8; TEMPLATE_LEN],
     kind: TunnelKind,
     outer: &Outer,
     [local, remote]: [Ipv6Addr; 2],
@@ -223,7 +223,7 @@ pub const fn payload_len(kind: TunnelKind, frame_len: u32) -> u32 {
 /// (RFC 6935, RFC 6936).
 #[inline(always)]
 pub fn patch_ipv6<const N: usize>(header: &mut [u8; N], kind: TunnelKind, patch: &PatchIpv6) {
-    const { assert!(N >= OUTER_HEADER_MAX) };
+    const { assert!(N >= TEMPLATE_LEN) };
     let [_, a, b, c] = patch.flow_label;
     header[IP] = 0x60 | (patch.tos >> 4);
     header[IP + 1] |= (patch.tos << 4) | a;

@@ -13,7 +13,7 @@ use super::{
     TOS, TOTAL_LEN, TTL, UDP_LEN, UDP_SOURCE,
 };
 use crate::{
-    abi::{OUTER_HEADER_MAX, TunnelKind},
+    abi::{TEMPLATE_LEN, TunnelKind},
     wire::{gre, ipv4, vxlan},
 };
 
@@ -44,8 +44,8 @@ pub struct Outer {
 /// # Panics
 /// Where the addresses are not of the kind's family.
 #[must_use]
-pub fn template(kind: TunnelKind, outer: &Outer) -> ([u8; OUTER_HEADER_MAX], u32) {
-    let mut header = [0; OUTER_HEADER_MAX];
+pub fn template(kind: TunnelKind, outer: &Outer) -> ([u8; TEMPLATE_LEN], u32) {
+    let mut header = [0; TEMPLATE_LEN];
     header[..6].copy_from_slice(&outer.destination_mac);
     header[6..12].copy_from_slice(&outer.source_mac);
     match (outer.local, outer.remote) {
@@ -65,7 +65,7 @@ pub fn template(kind: TunnelKind, outer: &Outer) -> ([u8; OUTER_HEADER_MAX], u32
 
 /// Writes the template over IPv4, from the EtherType on.
 fn write_template(
-    header: &mut [u8; OUTER_HEADER_MAX],
+    header: &mut [u8; TEMPLATE_LEN],
     kind: TunnelKind,
     outer: &Outer,
     [local, remote]: [Ipv4Addr; 2],
@@ -81,7 +81,7 @@ fn write_template(
 
 /// Writes the UDP and VXLAN headers, or GRE's, which begin at `l4`.
 pub(super) fn write_tunnel(
-    header: &mut [u8; OUTER_HEADER_MAX],
+    header: &mut [u8; TEMPLATE_LEN],
     l4: usize,
     kind: TunnelKind,
     outer: &Outer,
@@ -120,13 +120,7 @@ pub struct Patch {
 ///
 /// The UDP checksum stays zero: RFC 7348 §4.1 asks for that, and every IPv4 receiver accepts it.
 #[inline(always)]
-pub fn patch<const N: usize>(
-    header: &mut [u8; N],
-    kind: TunnelKind,
-    checksum_seed: u32,
-    patch: &Patch,
-) {
-    const { assert!(N >= OUTER_HEADER_MAX) };
+pub fn patch(header: &mut [u8; TEMPLATE_LEN], kind: TunnelKind, checksum_seed: u32, patch: &Patch) {
     let sum = checksum_seed
         + u32::from(patch.tos)
         + u32::from(patch.total_len)
@@ -153,6 +147,6 @@ pub const fn source_port(hash: u32, min: u16, span: u16) -> u16 {
 }
 
 #[inline(always)]
-fn put<const N: usize>(header: &mut [u8; N], at: usize, value: u16) {
+fn put(header: &mut [u8; TEMPLATE_LEN], at: usize, value: u16) {
     header[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }
