@@ -3,12 +3,14 @@
 mod cleanup;
 mod daemon;
 mod docker;
+mod ecn;
 mod filter;
 mod gate;
 mod hostile;
 mod interop;
 mod mistakes;
 mod network;
+mod over_ipv6;
 mod slow_path;
 mod stations;
 mod support;
