@@ -11,6 +11,8 @@ pub mod config;
 pub mod daemon;
 pub mod datapath;
 pub mod docker;
+mod durable;
 pub mod mirror;
+pub mod plugin;
 pub mod rules;
 pub mod underlay;

@@ -1,0 +1,3 @@
+//! Docker's remote drivers: networks and addresses for real engines.
+
+pub mod ipam;
