@@ -6,7 +6,7 @@
 //! that whoever comes next can take away what a killed process had made so far.
 
 use std::fs::{self, File, TryLockError};
-use std::io;
+use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,7 +17,6 @@ use tokio::time::{Instant, sleep};
 use super::Error;
 use super::spec::{Prefix, Settings};
 use crate::bridge::model::Mac;
-use crate::durable;
 
 /// How long another `ovs-loader` may hold the lock.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -266,9 +265,14 @@ impl Locked<'_> {
     /// The disk refuses; what was known before still is.
     pub fn save(&self, attachment: &Attachment) -> Result<(), Error> {
         let path = self.path(&attachment.port);
-        let written = serde_json::to_vec_pretty(attachment)
-            .map_err(io::Error::from)
-            .and_then(|content| durable::write(&path, &content));
+        let written = (|| {
+            let beside = path.with_extension("new");
+            let mut file = File::create(&beside)?;
+            file.write_all(&serde_json::to_vec_pretty(attachment)?)?;
+            file.sync_all()?;
+            fs::rename(&beside, &path)?;
+            self.sync()
+        })();
         written.map_err(|reason| Error::State { doing: "write", path, reason })
     }
 
@@ -278,11 +282,19 @@ impl Locked<'_> {
     /// The disk refuses.
     pub fn remove(&self, port: &str) -> Result<(), Error> {
         let path = self.path(port);
-        durable::remove(&path).map_err(|reason| Error::State { doing: "remove", path, reason })
+        match fs::remove_file(&path).and_then(|()| self.sync()) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result.map_err(|reason| Error::State { doing: "remove", path, reason }),
+        }
     }
 
     fn path(&self, port: &str) -> PathBuf {
         self.store.directory.join(port).with_extension("json")
+    }
+
+    /// A rename lasts once the directory is on disk.
+    fn sync(&self) -> io::Result<()> {
+        File::open(&self.store.directory)?.sync_all()
     }
 }
 

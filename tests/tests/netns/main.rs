@@ -1,5 +1,6 @@
 //! Two hosts in network namespaces with the kernel's own bridges and tunnels. Needs root.
 
+mod addresses;
 mod cleanup;
 mod daemon;
 mod docker;

@@ -1,10 +1,9 @@
 //! What can go wrong with addresses, in words that `docker` prints.
 
-use std::io;
 use std::net::IpAddr;
-use std::path::PathBuf;
 
 use super::subnet::{Range, Share, Subnet};
+use crate::state;
 
 /// An address or a pool can't be given.
 #[derive(Debug, thiserror::Error)]
@@ -78,25 +77,7 @@ pub enum Error {
     /// The host's routes can't be read.
     #[error("cannot read the host's routes, which a default subnet must not overlap: {0}")]
     Routes(String),
-    /// A file of the state directory.
-    #[error("cannot {doing} {path}: {reason}")]
-    State {
-        /// What was being done.
-        doing: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        reason: io::Error,
-    },
-    /// A file is none of ours.
-    #[error(
-        "{path} does not describe an address pool: {problem}; move it away, remove its network with \
-         `docker network rm` and create it again"
-    )]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        problem: serde_json::Error,
-    },
+    /// What is written down.
+    #[error(transparent)]
+    State(#[from] state::Error),
 }

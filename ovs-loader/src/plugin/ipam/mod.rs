@@ -17,19 +17,18 @@ pub use pool::Pool;
 pub use routes::router;
 pub use subnet::{Range, Share, Subnet};
 
-use store::Store;
+use crate::state::{self, Files};
 
 mod defaults;
 mod error;
 mod pool;
 mod routes;
-mod store;
 mod subnet;
 
 /// The pools of a host.
 #[derive(Debug)]
 pub struct Ipam {
-    store: Store,
+    files: Files<Pool>,
     pools: Mutex<BTreeMap<String, Pool>>,
 }
 
@@ -63,9 +62,9 @@ impl Ipam {
     /// # Errors
     /// They can't be read.
     pub fn open(state: &Path) -> Result<Self, Error> {
-        let store = Store::new(state);
-        let pools = Mutex::new(store.load()?);
-        Ok(Self { store, pools })
+        let files: Files<Pool> = Files::at(&state.join("pools"));
+        let pools = files.load()?.into_iter().map(|pool| (pool.id.clone(), pool)).collect();
+        Ok(Self { files, pools: Mutex::new(pools) })
     }
 
     /// Every pool, by its id.
@@ -92,14 +91,9 @@ impl Ipam {
                 defaults::choose(request.v6, &in_use).ok_or(Error::NoDefault)?
             }
         };
-        let pool = Pool {
-            id: id(subnet)?,
-            subnet,
-            range: range(subnet, request)?,
-            last: None,
-            used: [].into(),
-        };
-        self.store.save(&pool)?;
+        let pool =
+            Pool { id: id()?, subnet, range: range(subnet, request)?, last: None, used: [].into() };
+        self.files.save(&pool.id, &pool)?;
         pools.insert(pool.id.clone(), pool.clone());
         Ok(pool)
     }
@@ -111,7 +105,7 @@ impl Ipam {
     pub fn release_pool(&self, id: &str) -> Result<(), Error> {
         let mut pools = self.lock();
         if pools.contains_key(id) {
-            self.store.remove(id)?;
+            self.files.remove(id)?;
             pools.remove(id);
         }
         Ok(())
@@ -158,7 +152,7 @@ impl Ipam {
         let mut changed = pool.clone();
         let result = change(&mut changed)?;
         if changed != *pool {
-            self.store.save(&changed)?;
+            self.files.save(id, &changed)?;
             *pool = changed;
         }
         Ok(result)
@@ -187,16 +181,13 @@ fn range(subnet: Subnet, request: &PoolRequest) -> Result<Range, Error> {
     }
 }
 
-/// A name that says which subnet it is of, and that no pool has had before: Docker may still ask to
-/// release one that is long gone.
-fn id(subnet: Subnet) -> Result<String, Error> {
+/// A name that no pool has had before: Docker may still ask to release one that is long gone.
+fn id() -> Result<String, Error> {
     let path = Path::new("/proc/sys/kernel/random/uuid");
-    let uuid = fs::read_to_string(path).map_err(|reason| Error::State {
-        doing: "read",
-        path: path.to_owned(),
-        reason,
-    })?;
-    Ok(format!("{}-{}", subnet.to_string().replace('/', "-"), &uuid[..8]))
+    let uuid = fs::read_to_string(path);
+    let uuid =
+        uuid.map_err(|reason| state::Error::Io { doing: "read", path: path.to_owned(), reason })?;
+    Ok(uuid.chars().filter(char::is_ascii_hexdigit).take(12).collect())
 }
 
 #[cfg(test)]
@@ -241,7 +232,7 @@ mod tests {
         fs::remove_dir_all(state.path().join("pools")).unwrap();
         fs::write(state.path().join("pools"), "in the way").unwrap();
         let refused = ipam.request_address(&pool.id, Wanted::Any);
-        assert!(matches!(refused, Err(Error::State { .. })), "{refused:?}");
+        assert!(matches!(refused, Err(Error::State(_))), "{refused:?}");
         assert_eq!(ipam.pools(), [pool], "nothing was given out");
     }
 

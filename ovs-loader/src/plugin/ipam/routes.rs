@@ -9,11 +9,10 @@ use axum::Json;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{Error, Ipam, PoolRequest, Wanted};
@@ -29,9 +28,8 @@ const DOCKERS_OWN: &str = "com.docker.network.";
 type Options = Option<HashMap<String, String>>;
 type Answer = Result<Json<Value>, Failure>;
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-#[derive(Default)]
 struct RequestPool {
     pool: String,
     sub_pool: String,
@@ -154,13 +152,9 @@ impl From<Error> for Failure {
 }
 
 impl IntoResponse for Failure {
+    /// Docker takes a failure from the body, if the status is 200.
     fn into_response(self) -> Response {
-        #[derive(Serialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Problem {
-            err: String,
-        }
-        let problem = Problem { err: self.0.to_string() };
-        (StatusCode::INTERNAL_SERVER_ERROR, Json(problem)).into_response()
+        tracing::warn!("addresses: {}", self.0);
+        Json(json!({ "Error": self.0.to_string() })).into_response()
     }
 }

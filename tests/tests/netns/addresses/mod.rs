@@ -1,0 +1,3 @@
+//! No two containers of a network get the same address.
+
+mod probe;
