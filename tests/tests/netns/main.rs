@@ -7,6 +7,7 @@ mod docker;
 mod gate;
 mod interop;
 mod mistakes;
+mod network;
 mod slow_path;
 mod stations;
 mod support;

@@ -28,23 +28,28 @@ const WINDOW: Duration = Duration::from_millis(80);
 /// How long a container may take until it answers for itself.
 const START: Duration = Duration::from_secs(10);
 
+/// Another station has an address, or asks for it at this moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{address} is in use already: {} {station}", if *.probing {
+    "it is being asked for by"
+} else {
+    "it belongs to"
+})]
+pub struct Clash {
+    /// The address.
+    pub address: IpAddr,
+    /// The other station. Who asks may do so under a MAC of its own.
+    pub station: Mac,
+    /// It does not have it yet.
+    pub probing: bool,
+}
+
 /// An address can't be had.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Another station has it, or asks for it at this moment.
-    #[error("{address} is in use already: {} {}", station, if *.probing {
-        "asks for it at the same time"
-    } else {
-        "has it"
-    })]
-    Clash {
-        /// The address.
-        address: IpAddr,
-        /// The other station.
-        station: Mac,
-        /// It does not have it yet.
-        probing: bool,
-    },
+    /// Somebody has it.
+    #[error(transparent)]
+    Clash(#[from] Clash),
     /// The device does not send or receive.
     #[error("cannot ask the network whether {address} is in use: {reason}")]
     Device {
@@ -104,7 +109,7 @@ async fn ask(socket: &Socket, address: IpAddr, start: Instant) -> Result<(), Err
         Heard::Owner(station) => (station, false),
         Heard::Rival(station) => (station, true),
     };
-    Err(Error::Clash { address, station, probing })
+    Err(Clash { address, station, probing }.into())
 }
 
 /// Who asks: a MAC of its own for each question. Who has the address may have the very MAC that this

@@ -12,7 +12,7 @@ use nix::net::if_::if_nametoindex;
 use ovs_ebpf_tests::lab::{Capture, Host, Lab, wait_until};
 use ovs_loader::{
     bridge::model::Mac,
-    plugin::probe::{Error, claim},
+    plugin::probe::{Clash, Error, claim},
 };
 use tokio::runtime;
 
@@ -63,7 +63,7 @@ fn ask<T: Send>(
 #[track_caller]
 fn clash(result: Result<(), Error>) -> (Mac, bool) {
     match result {
-        Err(Error::Clash { station, probing, .. }) => (station, probing),
+        Err(Error::Clash(Clash { station, probing, .. })) => (station, probing),
         other => panic!("a clash wanted, not {other:?}"),
     }
 }
@@ -74,7 +74,8 @@ fn an_address_of_another_hosts_container_is_not_used_and_its_mac_is_named() -> R
     for address in ["10.0.0.21", "fd00::21"] {
         let result = ask(lab.host(0), OURS[0], &[FREE[0], address], async |result| result.err());
         let said = result.expect("a clash").to_string();
-        assert_eq!(said, format!("{address} is in use already: 02:00:00:00:02:01 has it"));
+        let expected = format!("{address} is in use already: it belongs to 02:00:00:00:02:01");
+        assert_eq!(said, expected);
     }
     Ok(())
 }
@@ -138,7 +139,7 @@ fn of_two_that_ask_at_once_neither_gets_it_and_each_knows_where_the_other_is() -
         });
         drop(sender);
         for (index, result) in results {
-            let Err(Error::Clash { station, probing: true, .. }) = result else {
+            let Err(Error::Clash(Clash { station, probing: true, .. })) = result else {
                 panic!("a clash wanted on host {index}, not {result:?}")
             };
             let table = lab.host(index).exec(&["bridge", "fdb", "show", "br", "br-ex"]);
