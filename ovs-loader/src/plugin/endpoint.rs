@@ -1,9 +1,7 @@
 //! An endpoint on this host: a veth pair whose one end is a port of its network's bridge.
 
-use std::fs::{self, File};
-use std::io;
+use std::fs::File;
 use std::os::fd::AsFd as _;
-use std::path::PathBuf;
 
 use nix::net::if_::if_nametoindex;
 
@@ -69,15 +67,7 @@ impl Endpoint {
     /// holds them until that is the container's.
     pub(super) async fn claim(&self) -> Result<(), Error> {
         let peer = self.peer();
-        // As long as it is here, this host must not speak there.
-        let path = PathBuf::from(format!("/proc/sys/net/ipv6/conf/{peer}/disable_ipv6"));
-        match fs::write(&path, "1") {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            result => {
-                result.map_err(|reason| state::Error::Io { doing: "write", path, reason })?;
-            }
-        }
-        provision::bring_up(&peer).await?;
+        provision::bring_up_mute(&peer).await?;
         let index = if_nametoindex(&*peer).map_err(|_| provision::Error::NoInterface(peer))?;
         let addresses: Vec<_> = self.addresses.iter().map(|prefix| prefix.address).collect();
         Ok(probe::claim(index, self.mac, &addresses).await?)

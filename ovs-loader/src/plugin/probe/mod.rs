@@ -65,7 +65,7 @@ pub enum Error {
 /// the device moves into its container, is deleted, or for 10 s.
 ///
 /// # Errors
-/// Somebody has one, or asks for one at the same time: then neither gets it.
+/// Somebody has one, or asks for one at the same time: of two, one gets it at most.
 pub async fn claim(device: IfIndex, mac: Mac, addresses: &[IpAddr]) -> Result<(), Error> {
     let mut sockets = Vec::new();
     for address in addresses.iter().copied() {
@@ -76,6 +76,8 @@ pub async fn claim(device: IfIndex, mac: Mac, addresses: &[IpAddr]) -> Result<()
     let questions = sockets.iter().map(|(address, socket)| ask(socket, *address, start));
     try_join_all(questions).await?;
     for (address, socket) in sockets {
+        let sent = socket.send(&frame::announcement(address, mac));
+        sent.map_err(|reason| Error::Device { address, reason })?;
         tokio::spawn(defend(socket, address, mac));
     }
     Ok(())
@@ -129,7 +131,6 @@ fn asker() -> io::Result<Mac> {
 /// Answers for a container that can't yet.
 async fn defend(socket: Socket, address: IpAddr, mac: Mac) {
     let answering = async {
-        socket.send(&frame::announcement(address, mac))?;
         loop {
             let frame = socket.receive().await?;
             if let Some(Heard::Rival(rival)) = frame::heard(&frame, address) {

@@ -12,7 +12,7 @@ mod transfer;
 pub use self::{
     both_ways::BothWays,
     datagrams::Datagrams,
-    group::reaches,
+    group::{Station, reaches},
     iperf::{Tcp, Udp, tcp, udp},
     lockstep::{LockstepTcp, LockstepUdp},
     ping::{Ping, ping},
