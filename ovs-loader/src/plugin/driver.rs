@@ -24,7 +24,7 @@ const POLL: Duration = Duration::from_millis(20);
 
 /// The driver `ovs-ebpf`.
 #[derive(Debug)]
-pub struct Driver {
+pub(super) struct Driver {
     pub(super) places: Places,
     pub(super) store: Store,
     /// Networks come and go with it held alone; endpoints side by side.

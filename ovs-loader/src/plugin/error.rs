@@ -9,7 +9,7 @@ use crate::{docker, state, underlay};
 
 /// A call of Docker's that is not done.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub(super) enum Error {
     /// The call is not understood.
     #[error("this is no call of libnetwork's: {0}")]
     Request(#[from] serde_json::Error),

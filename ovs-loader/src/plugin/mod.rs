@@ -2,10 +2,10 @@
 //!
 //! A network is a bridge of this host, made for it or there already, with tunnels to the other hosts
 //! or a NIC. An endpoint is a veth pair: one end is a port of the bridge, the other one Docker moves
-//! into the container. Docker's calls ([`routes`]) go to the [`Driver`], which writes each network
+//! into the container. Docker's calls (`routes.rs`) go to the driver, which writes each network
 //! and endpoint down ([`record`]) before it makes anything and forgets it when all of it is gone.
 //! Nothing that a call does asks Docker anything: it would wait for itself. What only Docker knows
-//! (names, and what it has forgotten) the [`keeper`] finds out afterwards.
+//! (names, and what it has forgotten) the keeper finds out afterwards.
 
 use std::io;
 use std::path::PathBuf;
@@ -15,9 +15,10 @@ use std::thread::{self, JoinHandle};
 use tokio::runtime;
 use tokio::sync::oneshot;
 
-pub use driver::Driver;
-pub use error::Error;
-pub use options::WayOut;
+use driver::Driver;
+use error::Error;
+pub use options::{Tunnel, WayOut};
+pub use protocol::{Id, Subnet};
 pub use record::{Endpoint, Network, Store};
 
 use crate::api::{BindError, Listener};

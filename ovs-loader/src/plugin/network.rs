@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use tokio::net::UnixStream;
 
 use super::options::{Options, Tunnel, WayOut};
-use super::protocol::CreateNetwork;
+use super::protocol::{CreateNetwork, Subnet};
 use super::record::Network;
 use super::{Driver, Error};
 use crate::bridge::model::Encap;
@@ -271,7 +271,7 @@ impl Network {
         if self.internal || self.way_out == WayOut::Host {
             return (None, None);
         }
-        let mut routers = self.subnets.iter().filter_map(|subnet| subnet.router());
+        let mut routers = self.subnets.iter().filter_map(Subnet::router);
         (routers.clone().find(IpAddr::is_ipv4), routers.find(IpAddr::is_ipv6))
     }
 }
@@ -292,7 +292,7 @@ async fn release(backend: &Backend, bridge: &str, nic: &str) -> Result<(), Error
     }
     match provision::owner(nic).await? {
         Owner::Port(owner) if owner == bridge => {
-            provision::del_port(bridge, nic).await.map(drop)?
+            provision::del_port(bridge, nic).await?;
         }
         _ => {}
     }

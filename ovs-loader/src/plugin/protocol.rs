@@ -45,7 +45,7 @@ pub(super) struct Problem {
 /// `CreateNetwork`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct CreateNetwork {
+pub(super) struct CreateNetwork {
     #[serde(rename = "NetworkID")]
     pub(super) network: Id,
     #[serde(default, deserialize_with = "or_default")]
@@ -84,7 +84,7 @@ pub struct Subnet {
 
 /// What `DeleteNetwork`, `DeleteEndpoint`, `Leave` and `EndpointOperInfo` are about.
 #[derive(Debug, Deserialize)]
-pub struct Names {
+pub(super) struct Names {
     #[serde(rename = "NetworkID")]
     pub(super) network: Id,
     #[serde(rename = "EndpointID", default)]
@@ -94,7 +94,7 @@ pub struct Names {
 /// `CreateEndpoint`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct CreateEndpoint {
+pub(super) struct CreateEndpoint {
     #[serde(rename = "NetworkID")]
     pub(super) network: Id,
     #[serde(rename = "EndpointID")]
