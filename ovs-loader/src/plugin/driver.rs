@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tokio::sync::{Notify, RwLock};
+use tokio::sync::{Notify, RwLock, Semaphore};
 use tokio::time::{sleep, timeout};
 
 use super::protocol::{
@@ -15,8 +15,11 @@ use crate::api::client::Client;
 use crate::api::report::FdbEntry;
 use crate::bridge::model::Mac;
 
-/// How long a call may take. Docker itself waits much longer, and a `docker run` with it.
+/// How long a call may take once its turn has come. Docker itself waits much longer, and a `docker run`
+/// with it.
 const LIMIT: Duration = Duration::from_millis(900);
+/// Calls at a time: when many containers start at once, some are done early instead of all late.
+const TURNS: usize = 8;
 
 /// How long the daemon may take to hear where a station is, and how often it is asked.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -31,12 +34,14 @@ pub(super) struct Driver {
     pub(super) gate: RwLock<()>,
     /// There is something for the keeper to see to.
     pub(super) changed: Notify,
+    turns: Semaphore,
 }
 
 impl Driver {
     pub(super) fn new(places: Places) -> Self {
         let store = Store::new(&places.state);
-        Self { places, store, gate: RwLock::new(()), changed: Notify::new() }
+        let (gate, turns) = (RwLock::new(()), Semaphore::new(TURNS));
+        Self { places, store, gate, changed: Notify::new(), turns }
     }
 
     /// Makes a network.
@@ -189,6 +194,8 @@ impl Driver {
     /// Ends a call that takes too long: what it had begun the keeper takes back, since Docker does
     /// not know of it.
     async fn within<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        // It is never closed.
+        let _turn = self.turns.acquire().await;
         let result = timeout(LIMIT, call).await.unwrap_or(Err(Error::Late(LIMIT)));
         if result.is_err() {
             self.changed.notify_one();

@@ -1,6 +1,6 @@
 //! Two hosts with a Docker engine each, and beside it a daemon that serves Docker's networks.
 
-use std::path::PathBuf;
+use std::path::Path;
 
 use anyhow::Result;
 
@@ -33,12 +33,12 @@ impl Engines {
     ///
     /// # Errors
     /// See [`start`](Self::start).
-    pub fn start_binary(binary: &PathBuf) -> Result<Self> {
+    pub fn start_binary(binary: &Path) -> Result<Self> {
         let lab = Lab::bare()?;
         let (mut engines, mut loaders) = (Vec::new(), Vec::new());
         for host in lab.hosts() {
             engines.push(Engine::start(host)?);
-            loaders.push(serve(host, binary.clone())?);
+            loaders.push(serve(host, binary)?);
         }
         Ok(Self { engines, loaders, lab })
     }
@@ -67,13 +67,13 @@ impl Engines {
 }
 
 /// Starts a daemon that serves the engine of a host.
-fn serve(host: &Host, binary: PathBuf) -> Result<Loader> {
+fn serve(host: &Host, binary: &Path) -> Result<Loader> {
     let docker = host.files().join("docker");
     let plugin = docker.join("run/plugins/ovs-ebpf.sock");
     let (plugin, socket) = (plugin.to_string_lossy(), docker.join("sock"));
     let socket = socket.to_string_lossy();
     let arguments = ["--docker", "--docker-plugin", &plugin, "--docker-socket", &socket];
-    let mut loader = Loader::spawn_binary(binary, host, None, &arguments)?;
+    let mut loader = Loader::spawn_binary(binary.to_owned(), host, None, &arguments)?;
     loader.ready()?;
     Ok(loader)
 }

@@ -52,7 +52,8 @@ impl Testbed {
         if self.loaders.is_empty() {
             return Ok(());
         }
-        daemons::wait_until_fast(&self.lab, &self.loaders)
+        let (from, to) = (self.lab.container(0), self.lab.container(1));
+        daemons::wait_until_fast(&self.loaders, from, to.ipv4().into())
     }
 
     /// Where packets come from.

@@ -83,6 +83,29 @@ pub(crate) async fn dump_links(requests: &mut Requests) -> Result<Vec<LinkMessag
     Ok(links)
 }
 
+/// Those of these names that there are.
+pub(crate) async fn get_links(
+    requests: &mut Requests,
+    names: &[String],
+) -> Result<Vec<LinkMessage>, Refused> {
+    let mut links = Vec::new();
+    for name in names {
+        let mut message = LinkMessage::default();
+        message.attributes = vec![
+            LinkAttribute::IfName(name.clone()),
+            LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]),
+        ];
+        let found = requests
+            .get(RouteNetlinkMessage::GetLink(message), |frame| links.extend(parse(frame.payload)))
+            .await;
+        match found {
+            Err(refused) if refused.error.raw_os_error() == Some(libc::ENODEV) => {}
+            result => result?,
+        }
+    }
+    Ok(links)
+}
+
 fn parse(payload: &[u8]) -> Option<LinkMessage> {
     LinkMessage::parse(payload)
         .inspect_err(|error| tracing::warn!(%error, "left out a link that cannot be decoded"))

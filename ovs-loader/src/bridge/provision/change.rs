@@ -8,6 +8,7 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
+use nix::net::if_::if_indextoname;
 
 use super::error::Kind;
 use super::message::{flood_entry, gre_info, isolated, of, set, vxlan_info, without_addresses};
@@ -22,6 +23,8 @@ const LONGEST_NAME: usize = 15;
 /// A change under way.
 pub(super) struct Change {
     pub(super) requests: Requests,
+    /// The interfaces that it is about; all if there is none.
+    names: Option<Vec<String>>,
     links: Vec<LinkMessage>,
     /// What was changed so far.
     pub(super) done: Vec<Action>,
@@ -35,19 +38,32 @@ struct Undo {
 }
 
 impl Change {
-    /// Looks at what is there.
+    /// Looks at all that is there.
     pub(super) async fn begin() -> Result<Self, Error> {
+        Self::begin_on(None).await
+    }
+
+    /// Looks at these interfaces alone: where many containers start at once, a list of all is long, and
+    /// out of date before it is complete.
+    pub(super) async fn begin_at(names: &[&str]) -> Result<Self, Error> {
+        Self::begin_on(Some(names.iter().map(ToString::to_string).collect())).await
+    }
+
+    async fn begin_on(names: Option<Vec<String>>) -> Result<Self, Error> {
         let requests = Requests::open()
             .map_err(|error| Error::kernel("open a netlink socket", &error.into()))?;
-        let mut this = Self { requests, links: Vec::new(), done: Vec::new(), undo: Vec::new() };
+        let (links, done, undo) = (Vec::new(), Vec::new(), Vec::new());
+        let mut this = Self { requests, names, links, done, undo };
         this.look().await?;
         Ok(this)
     }
 
     async fn look(&mut self) -> Result<(), Error> {
-        self.links = links::dump_links(&mut self.requests)
-            .await
-            .map_err(|refused| Error::kernel("list the interfaces", &refused))?;
+        self.links = match &self.names {
+            None => links::dump_links(&mut self.requests).await,
+            Some(names) => links::get_links(&mut self.requests, names).await,
+        }
+        .map_err(|refused| Error::kernel("list the interfaces", &refused))?;
         Ok(())
     }
 
@@ -82,9 +98,11 @@ impl Change {
     /// An interface's name by its index.
     pub(super) fn name_of(&self, index: IfIndex) -> String {
         let mut links = self.links.iter().map(links::Link::new);
-        links
-            .find(|link| link.index() == index)
-            .map_or_else(|| format!("interface {index}"), |link| link.name.to_owned())
+        if let Some(link) = links.find(|link| link.index() == index) {
+            return link.name.to_owned();
+        }
+        let name = if_indextoname(index).ok().and_then(|name| name.into_string().ok());
+        name.unwrap_or_else(|| format!("interface {index}"))
     }
 
     /// A bridge's ifindex.

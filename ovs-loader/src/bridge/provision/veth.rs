@@ -52,14 +52,14 @@ pub enum Owner {
 pub async fn add_veth(spec: &VethSpec<'_>) -> Result<(), Error> {
     check_name(spec.name)?;
     check_name(spec.peer)?;
-    let mut change = Change::begin().await?;
+    let mut change = Change::begin_at(&[spec.name]).await?;
     let made = change.add_veth(spec).await;
     change.end(made).await.map(drop)
 }
 
 /// Deletes an interface; false if there was none.
 pub async fn del_interface(name: &str) -> Result<bool, Error> {
-    let mut change = Change::begin().await?;
+    let mut change = Change::begin_at(&[]).await?;
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::IfName(name.to_owned()));
     match change.requests.change(RouteNetlinkMessage::DelLink(message), 0).await {
@@ -76,7 +76,7 @@ pub async fn interfaces() -> Result<BTreeSet<String>, Error> {
 
 /// Whose port an interface is.
 pub async fn owner(name: &str) -> Result<Owner, Error> {
-    let change = Change::begin().await?;
+    let change = Change::begin_at(&[name]).await?;
     Ok(match change.link(name).map(|link| link.controller) {
         None => Owner::Absent,
         Some(None) => Owner::Free,

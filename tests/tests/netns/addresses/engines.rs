@@ -62,7 +62,8 @@ fn an_address_asked_for_on_two_hosts_is_an_error_that_names_the_other() -> Resul
     two.create_network("net", Encap::Vxlan, "--ipv6 --subnet fd05::/64")?;
     let [one, other] = &two.engines[..] else { unreachable!("two engines") };
     run(one, "web", "net", "--ip 10.5.0.77 --ip6 fd05::77")?;
-    let mac = docker(one, "exec web cat /sys/class/net/eth0/address")?;
+    let format = "{{.NetworkSettings.Networks.net.MacAddress}}";
+    let mac = one.docker(&["inspect", "--format", format, "web"])?;
     for asked in ["--ip 10.5.0.77", "--ip6 fd05::77"] {
         let refused = run(other, "late", "net", asked).expect_err("it is taken");
         let said = format!("{refused:#}");
