@@ -6,6 +6,7 @@ mod daemon;
 mod docker;
 mod gate;
 mod interop;
+mod managed;
 mod mistakes;
 mod network;
 mod slow_path;
