@@ -21,7 +21,7 @@ mod spec;
 mod veth;
 mod vlan;
 
-pub use look::{Interface, look, owners};
+pub use look::{Interface, look, owners, raise_mtu, tunnels};
 pub use spec::{BridgeSpec, TunnelSpec};
 pub use veth::{Owner, VethSpec, add_veth, del_interface, interfaces, owner};
 pub use vlan::{add_access_port, set_access_vlan};

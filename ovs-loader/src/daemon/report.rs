@@ -20,6 +20,8 @@ pub(super) struct View<'a> {
     pub(super) plan: &'a Plan,
     /// What is in the maps; `None` without a daemon.
     pub(super) applied: Option<&'a Applied>,
+    /// The containers' names by their ports.
+    pub(super) containers: BTreeMap<String, String>,
 }
 
 impl View<'_> {
@@ -92,6 +94,7 @@ impl View<'_> {
                 PortStatus {
                     name: port.name.clone(),
                     ifindex: port.ifindex,
+                    container: self.containers.get(&port.name).cloned(),
                     device: match &port.device {
                         Device::Veth(_) => "veth".to_owned(),
                         Device::Other(kind) => kind.clone(),
@@ -142,6 +145,7 @@ impl View<'_> {
                 FdbKind::Locked => "locked",
             }
             .to_owned(),
+            container: port.and_then(|port| self.containers.get(&port.name)).cloned(),
             port: port.map_or_else(|| bridge.name.clone(), |port| port.name.clone()),
             remote,
             accelerated: why.is_empty(),

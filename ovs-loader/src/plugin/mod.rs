@@ -30,6 +30,7 @@ mod error;
 pub mod ipam;
 mod keeper;
 mod key;
+pub mod list;
 mod network;
 mod options;
 pub mod probe;
@@ -117,6 +118,8 @@ impl Plugin {
                 }
                 server.shutdown().await;
             });
+            // A disk that hangs must not keep the daemon from ending.
+            runtime.shutdown_background();
         });
         Ok(Self { stop: Some(stop), thread: Some(thread.map_err(failed)?) })
     }

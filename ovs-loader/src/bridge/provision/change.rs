@@ -119,6 +119,12 @@ impl Change {
         self.links.iter().map(links::Link::new).any(|link| link.controller == Some(bridge))
     }
 
+    /// A bridge's ports.
+    pub(super) fn ports_of(&self, bridge: IfIndex) -> Vec<Port> {
+        let links = self.links.iter().map(links::Link::new);
+        links.filter(|link| link.controller == Some(bridge)).map(|link| link.port()).collect()
+    }
+
     /// An interface's ifindex.
     pub(super) fn interface(&self, name: &str) -> Result<IfIndex, Error> {
         let link = self.link(name).ok_or_else(|| Error::NoInterface(name.to_owned()))?;
