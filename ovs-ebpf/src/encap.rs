@@ -11,7 +11,7 @@ use aya_ebpf::{
 use network_types::{eth::EthHdr, ip::IpProto, udp::UdpHdr};
 use ovs_ebpf_common::{
     Reason,
-    abi::{OUTER_HEADER_MAX, TunnelFlags, TunnelKind, TunnelPath, TunnelValue},
+    abi::{TEMPLATE_LEN, TunnelFlags, TunnelKind, TunnelPath, TunnelValue},
     wire::{
         ecn,
         frame::Frame,
@@ -26,9 +26,9 @@ use crate::{
 };
 
 /// The outer header, and behind it the inner Ethernet header that `bpf_skb_adjust_room` leaves in
-/// front of the room it made.
+/// front of the room it made. Aligned, to be copied by whole words.
 #[repr(C, align(8))]
-struct Headers([u8; OUTER_HEADER_MAX + 16]);
+struct Headers([u8; TEMPLATE_LEN]);
 
 /// Sends the frame into tunnel `id`.
 ///
@@ -92,8 +92,7 @@ fn push(
     };
 
     let header_len = kind.header_len();
-    let mut headers = Headers([0; OUTER_HEADER_MAX + 16]);
-    headers.0[..OUTER_HEADER_MAX].copy_from_slice(&path.header);
+    let mut headers = Headers(path.header);
     outer::patch(
         &mut headers.0,
         kind,
@@ -106,7 +105,10 @@ fn push(
             source_port,
         },
     );
-    headers.0[header_len..header_len + EthHdr::LEN].copy_from_slice(ethernet);
+    for (at, word) in ethernet.iter().enumerate() {
+        let at = header_len + 2 * at;
+        headers.0[at..at + 2].copy_from_slice(&word.to_ne_bytes());
+    }
 
     let l4 = match kind {
         TunnelKind::VxlanIpv4 => BPF_F_ADJ_ROOM_ENCAP_L4_UDP,

@@ -4,7 +4,7 @@ use aya_ebpf::{macros::classifier, programs::TcContext};
 use network_types::eth::EthHdr;
 use ovs_ebpf_common::{
     Reason,
-    abi::{Program, TunnelKind},
+    abi::{Control, Program, TunnelKind},
     wire::{
         ecn,
         frame::{self, Head},
@@ -15,10 +15,10 @@ use crate::{
     counters::{self, Verdict},
     decap,
     events::Origin,
-    fdb,
+    fdb, flows,
     lease::{self, Now},
     maps::TUNNEL_INDEX,
-    packet::Packet,
+    packet::{self, Packet},
 };
 
 /// Forwards what a known station behind a tunnel sends to a local port; leaves the rest to the kernel.
@@ -42,7 +42,7 @@ fn forward(packet: &Packet) -> Verdict {
     }
     let origin = Origin::tunnel(tunnel);
     let head = packet.bytes(kind.header_len()).ok_or(Reason::Truncated)?;
-    switch(packet, kind, outer.tos, &head, &origin, &now)
+    switch(packet, kind, outer.tos, &head, &origin, control, &now)
         .inspect_err(|&reason| origin.observe(&head, reason, &now))
 }
 
@@ -54,15 +54,13 @@ fn switch(
     outer_tos: u8,
     head: &Head,
     origin: &Origin,
+    control: &Control,
     now: &Now,
 ) -> Verdict {
     let frame_len = packet.len() - kind.header_len() as u32;
     let frame = frame::parse(head, frame_len)?;
-    let mut ethernet = [0; EthHdr::LEN];
-    ethernet.copy_from_slice(&head[..EthHdr::LEN]);
-
-    let source = fdb::source(frame.source, origin, now)?;
-    let destination = fdb::destination(&origin.station(frame.destination), &source)?;
+    let ethernet = packet::ethernet(head);
+    let destination = flows::destination(&ethernet, origin, control, now)?;
     if destination.is_behind_tunnel() {
         return Err(Reason::DestinationIsTunnel);
     }
