@@ -101,9 +101,8 @@ fn configuration() -> Value {
         // Bridges, tunnels and programs are the host's.
         "network": { "type": "host" },
         "linux": {
-            "capabilities": [
-                "CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_SYS_ADMIN", "CAP_SYS_RESOURCE", "CAP_BPF", "CAP_PERFMON",
-            ],
+            // Not CAP_SYS_RESOURCE: since 5.11 BPF's memory is no locked memory.
+            "capabilities": ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_SYS_ADMIN", "CAP_BPF", "CAP_PERFMON"],
             "allowAllDevices": false,
             "devices": null,
         },
