@@ -29,6 +29,8 @@ pub enum Purpose {
     Vm,
     /// `cargo xtask demo --docker`: what makes and runs containers.
     Docker,
+    /// `cargo xtask bench`: the toolchain, load generators and what the benchmark asks the kernel with.
+    Bench,
     /// `cargo xtask fuzz`: the toolchain and the fuzzer.
     Fuzz,
 }
@@ -45,6 +47,7 @@ pub fn run(args: &SetupArgs) -> Result<()> {
     ensure(Purpose::Demo)?;
     ensure(Purpose::Test)?;
     ensure(Purpose::Vm)?;
+    ensure(Purpose::Bench)?;
     println!("everything is there; see `cargo xtask setup --check`");
     Ok(())
 }
