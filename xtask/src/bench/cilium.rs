@@ -5,7 +5,8 @@ use std::{fs, net::Ipv4Addr};
 use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf, EbpfLoader,
-    programs::{SchedClassifier, TcAttachType},
+    programs::{SchedClassifier, TcAttachType, tc},
+    util::KernelVersion,
 };
 use ovs_ebpf_tests::lab::{Host, Lab};
 
@@ -13,6 +14,8 @@ use crate::ebpf::{self, Found, Options};
 
 /// The package of its programs.
 const PACKAGE: &str = "cilium-model";
+/// From when on no qdisc is needed to attach them.
+const TCX: KernelVersion = KernelVersion::new(6, 6, 0);
 /// Its vxlan device.
 const OVERLAY: &str = "overlay0";
 /// Its programs, as the kernel shows them.
@@ -57,8 +60,14 @@ fn attach(host: &Host, remote: Ipv4Addr, object: &[u8]) -> Result<Ebpf> {
         let program: &mut SchedClassifier = program.try_into()?;
         program.load().with_context(|| format!("the kernel refuses {name}"))?;
         // Names are looked up where the thread is.
-        host.run_in(|| program.attach(device, TcAttachType::Ingress))
-            .with_context(|| format!("cannot attach {name} to {device}"))?;
+        host.run_in(|| {
+            if KernelVersion::current()? < TCX {
+                tc::qdisc_add_clsact(device)?;
+            }
+            program.attach(device, TcAttachType::Ingress)?;
+            anyhow::Ok(())
+        })
+        .with_context(|| format!("cannot attach {name} to {device}"))?;
     }
     Ok(ebpf)
 }

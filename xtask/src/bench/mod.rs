@@ -26,7 +26,7 @@ use serde::Serialize;
 
 use self::{chart::Chart, path::DataPath, report::Report};
 use crate::{
-    daemons,
+    daemons, ebpf,
     setup::{self, Purpose},
     sudo,
     vm::Series,
@@ -57,7 +57,8 @@ pub struct BenchArgs {
     /// Write the results to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Draw the results into this SVG file
+    /// Draw the results into this SVG file [default: one in docs/benchmarks, but with --quick and --only
+    /// none]
     #[arg(long, value_name = "FILE")]
     chart: Option<PathBuf>,
     /// Compare with an earlier --instructions --json, and fail where a path takes 2 % more
@@ -102,7 +103,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     let series = args.vm.unwrap_or(Series::V6_12);
     if args.instructions {
         let counted = instructions::run(series, &args.only, &loader)?;
-        return counted.show(json, args.chart.as_deref(), args.against.as_deref());
+        return counted.show(json, chart(args).as_deref(), args.against.as_deref());
     }
     let report = if in_machine {
         inside::run(series, &chosen(args, DataPath::IN_MACHINE), args.quick, &loader)?
@@ -114,7 +115,19 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         sudo::reexec_as_root(&["--loader".as_ref(), loader.as_os_str()])?;
         rounds::run(&paths, rounds, &loader)?
     };
-    show(&report, json, args.chart.as_deref())
+    show(&report, json, chart(args).as_deref())
+}
+
+/// Where to draw: results that are whole replace those of the documentation.
+fn chart(args: &BenchArgs) -> Option<PathBuf> {
+    let whole = !args.quick && args.only.is_empty();
+    let name = match args.vm {
+        _ if args.instructions => "instructions",
+        Some(_) => "virtual-machine",
+        None => "namespaces",
+    };
+    let default = || ebpf::workspace().join(format!("docs/benchmarks/{name}.svg"));
+    args.chart.clone().or_else(|| whole.then(default))
 }
 
 fn chosen(args: &BenchArgs, default: &[DataPath]) -> Vec<DataPath> {
