@@ -9,7 +9,7 @@ use super::protocol::{CreateEndpoint, Id};
 use super::record::{Endpoint, Network};
 use super::{Error, probe};
 use crate::bridge::model::Mac;
-use crate::bridge::provision::{self, Owner, VethSpec};
+use crate::bridge::provision::{self, VethSpec};
 use crate::docker::ovs::NewPort;
 use crate::state;
 
@@ -86,7 +86,7 @@ impl Endpoint {
 
     /// Whether Docker can take the container's end.
     pub(super) async fn is_ready(&self) -> Result<bool, Error> {
-        Ok(provision::owner(&self.peer()).await? != Owner::Absent)
+        Ok(provision::exists(&self.peer()).await?)
     }
 
     /// Takes away whatever there is of it; `network` if that is still known. Goes on after a

@@ -8,6 +8,7 @@ mod filter;
 mod gate;
 mod hostile;
 mod interop;
+mod managed;
 mod mistakes;
 mod network;
 mod slow_path;

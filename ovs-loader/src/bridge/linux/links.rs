@@ -83,27 +83,23 @@ pub(crate) async fn dump_links(requests: &mut Requests) -> Result<Vec<LinkMessag
     Ok(links)
 }
 
-/// Those of these names that there are.
-pub(crate) async fn get_links(
+/// A link of the socket's network namespace by its name; `None` if there is none.
+pub(crate) async fn link_named(
     requests: &mut Requests,
-    names: &[String],
-) -> Result<Vec<LinkMessage>, Refused> {
-    let mut links = Vec::new();
-    for name in names {
-        let mut message = LinkMessage::default();
-        message.attributes = vec![
-            LinkAttribute::IfName(name.clone()),
-            LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]),
-        ];
-        let found = requests
-            .get(RouteNetlinkMessage::GetLink(message), |frame| links.extend(parse(frame.payload)))
-            .await;
-        match found {
-            Err(refused) if refused.error.raw_os_error() == Some(libc::ENODEV) => {}
-            result => result?,
-        }
+    name: &str,
+) -> Result<Option<LinkMessage>, Refused> {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    let mut found = None;
+    match requests
+        .get(RouteNetlinkMessage::GetLink(message), |frame| found = parse(frame.payload))
+        .await
+    {
+        Ok(()) => Ok(found),
+        Err(refused) if refused.error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+        Err(refused) => Err(refused),
     }
-    Ok(links)
 }
 
 fn parse(payload: &[u8]) -> Option<LinkMessage> {

@@ -8,7 +8,6 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
 };
-use nix::net::if_::if_indextoname;
 
 use super::error::Kind;
 use super::message::{flood_entry, gre_info, isolated, of, set, vxlan_info, without_addresses};
@@ -23,8 +22,6 @@ const LONGEST_NAME: usize = 15;
 /// A change under way.
 pub(super) struct Change {
     pub(super) requests: Requests,
-    /// The interfaces that it is about; all if there is none.
-    names: Option<Vec<String>>,
     links: Vec<LinkMessage>,
     /// What was changed so far.
     pub(super) done: Vec<Action>,
@@ -38,32 +35,37 @@ struct Undo {
 }
 
 impl Change {
-    /// Looks at all that is there.
+    /// Looks at what is there.
     pub(super) async fn begin() -> Result<Self, Error> {
-        Self::begin_on(None).await
-    }
-
-    /// Looks at these interfaces alone: where many containers start at once, a list of all is long, and
-    /// out of date before it is complete.
-    pub(super) async fn begin_at(names: &[&str]) -> Result<Self, Error> {
-        Self::begin_on(Some(names.iter().map(ToString::to_string).collect())).await
-    }
-
-    async fn begin_on(names: Option<Vec<String>>) -> Result<Self, Error> {
         let requests = Requests::open()
             .map_err(|error| Error::kernel("open a netlink socket", &error.into()))?;
-        let (links, done, undo) = (Vec::new(), Vec::new(), Vec::new());
-        let mut this = Self { requests, names, links, done, undo };
+        let mut this = Self { requests, links: Vec::new(), done: Vec::new(), undo: Vec::new() };
         this.look().await?;
         Ok(this)
     }
 
-    async fn look(&mut self) -> Result<(), Error> {
-        self.links = match &self.names {
-            None => links::dump_links(&mut self.requests).await,
-            Some(names) => links::get_links(&mut self.requests, names).await,
+    /// Looks at these interfaces alone, whose number is then no matter: hosts have thousands.
+    pub(super) async fn about(names: &[&str]) -> Result<Self, Error> {
+        let requests = Requests::open()
+            .map_err(|error| Error::kernel("open a netlink socket", &error.into()))?;
+        let mut this = Self { requests, links: Vec::new(), done: Vec::new(), undo: Vec::new() };
+        for name in names {
+            this.look_at(name).await?;
         }
-        .map_err(|refused| Error::kernel("list the interfaces", &refused))?;
+        Ok(this)
+    }
+
+    async fn look_at(&mut self, name: &str) -> Result<(), Error> {
+        let found = links::link_named(&mut self.requests, name).await;
+        let found = found.map_err(|refused| Error::kernel(format!("look at {name}"), &refused))?;
+        self.links.extend(found);
+        Ok(())
+    }
+
+    async fn look(&mut self) -> Result<(), Error> {
+        self.links = links::dump_links(&mut self.requests)
+            .await
+            .map_err(|refused| Error::kernel("list the interfaces", &refused))?;
         Ok(())
     }
 
@@ -98,11 +100,9 @@ impl Change {
     /// An interface's name by its index.
     pub(super) fn name_of(&self, index: IfIndex) -> String {
         let mut links = self.links.iter().map(links::Link::new);
-        if let Some(link) = links.find(|link| link.index() == index) {
-            return link.name.to_owned();
-        }
-        let name = if_indextoname(index).ok().and_then(|name| name.into_string().ok());
-        name.unwrap_or_else(|| format!("interface {index}"))
+        links
+            .find(|link| link.index() == index)
+            .map_or_else(|| format!("interface {index}"), |link| link.name.to_owned())
     }
 
     /// A bridge's ifindex.
@@ -186,7 +186,7 @@ impl Change {
             what: format!("delete {name}"),
             message: RouteNetlinkMessage::DelLink(created),
         });
-        self.look().await?;
+        self.look_at(name).await?;
         self.link(name).map(|link| link.index()).ok_or_else(|| Error::NoInterface(name.to_owned()))
     }
 
@@ -214,6 +214,7 @@ impl Change {
         match controller {
             Some(controller) if controller == bridge => Ok(false),
             Some(controller) => {
+                self.look().await?;
                 let owner = self.name_of(controller);
                 Err(Error::Taken { interface: name.to_owned(), owner })
             }

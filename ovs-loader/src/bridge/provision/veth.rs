@@ -52,14 +52,14 @@ pub enum Owner {
 pub async fn add_veth(spec: &VethSpec<'_>) -> Result<(), Error> {
     check_name(spec.name)?;
     check_name(spec.peer)?;
-    let mut change = Change::begin_at(&[spec.name]).await?;
+    let mut change = Change::about(&[]).await?;
     let made = change.add_veth(spec).await;
     change.end(made).await.map(drop)
 }
 
 /// Deletes an interface; false if there was none.
 pub async fn del_interface(name: &str) -> Result<bool, Error> {
-    let mut change = Change::begin_at(&[]).await?;
+    let mut change = Change::about(&[]).await?;
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::IfName(name.to_owned()));
     match change.requests.change(RouteNetlinkMessage::DelLink(message), 0).await {
@@ -74,9 +74,14 @@ pub async fn interfaces() -> Result<BTreeSet<String>, Error> {
     Ok(Change::begin().await?.names())
 }
 
+/// Whether there is an interface of a name.
+pub async fn exists(name: &str) -> Result<bool, Error> {
+    Ok(Change::about(&[name]).await?.link(name).is_some())
+}
+
 /// Whose port an interface is.
 pub async fn owner(name: &str) -> Result<Owner, Error> {
-    let change = Change::begin_at(&[name]).await?;
+    let change = Change::begin().await?;
     Ok(match change.link(name).map(|link| link.controller) {
         None => Owner::Absent,
         Some(None) => Owner::Free,

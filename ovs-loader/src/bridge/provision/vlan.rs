@@ -17,14 +17,14 @@ pub async fn add_access_port(
     interface: &str,
     vlan: Option<u16>,
 ) -> Result<Vec<Action>, Error> {
-    let mut change = Change::begin_at(&[bridge, interface]).await?;
+    let mut change = Change::about(&[bridge, interface]).await?;
     let done = change.add_access_port(bridge, interface, vlan).await;
     change.end(done).await
 }
 
 /// Makes a port the access port of a VLAN: it is taken out of all others.
 pub async fn set_access_vlan(bridge: &str, interface: &str, vlan: u16) -> Result<(), Error> {
-    let mut change = Change::begin_at(&[bridge, interface]).await?;
+    let mut change = Change::begin().await?;
     let index = change.port_of(bridge, interface)?.ifindex;
     let done = change.set_access_vlan(bridge, index, interface, vlan).await;
     change.end(done).await.map(drop)

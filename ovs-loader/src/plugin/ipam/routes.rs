@@ -1,5 +1,6 @@
 //! libnetwork's remote address driver in HTTP (`ipams/remote/api`): every method is a POST with a JSON
-//! body of any content type.
+//! body of any content type. Every body is read, wanted or not: a connection that closes on one is broken for
+//! its sender.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -14,6 +15,7 @@ use axum::routing::post;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
 
 use super::{Error, Ipam, PoolRequest, Wanted};
 
@@ -75,11 +77,11 @@ pub fn router(ipam: Arc<Ipam>) -> Router {
 
 /// Nothing needs to be asked for again after a restart of Docker: it is all on disk. A MAC would be a
 /// random one for each run of a container.
-async fn capabilities() -> Json<Value> {
+async fn capabilities(_body: Bytes) -> Json<Value> {
     Json(json!({ "RequiresMACAddress": false, "RequiresRequestReplay": false }))
 }
 
-async fn address_spaces() -> Json<Value> {
+async fn address_spaces(_body: Bytes) -> Json<Value> {
     Json(json!({
         "LocalDefaultAddressSpace": "ovs-ebpf-local",
         "GlobalDefaultAddressSpace": "ovs-ebpf-global",
@@ -112,7 +114,7 @@ async fn request_pool(State(ipam): State<Arc<Ipam>>, body: Bytes) -> Answer {
 
 async fn release_pool(State(ipam): State<Arc<Ipam>>, body: Bytes) -> Answer {
     let asked: ReleasePool = parse(&body)?;
-    ipam.release_pool(&asked.pool)?;
+    beside(move || ipam.release_pool(&asked.pool)).await?;
     Ok(Json(json!({})))
 }
 
@@ -127,14 +129,25 @@ async fn request_address(State(ipam): State<Arc<Ipam>>, body: Bytes) -> Answer {
             Wanted::This(address.parse().map_err(problem)?)
         }
     };
-    let (address, subnet) = ipam.request_address(&asked.pool, wanted)?;
+    let request = move || ipam.request_address(&asked.pool, wanted);
+    let (address, subnet) = beside(request).await?;
     Ok(Json(json!({ "Address": format!("{address}/{}", subnet.length()), "Data": {} })))
 }
 
 async fn release_address(State(ipam): State<Arc<Ipam>>, body: Bytes) -> Answer {
     let asked: ReleaseAddress = parse(&body)?;
-    ipam.release_address(&asked.pool, asked.address)?;
+    beside(move || ipam.release_address(&asked.pool, asked.address)).await?;
     Ok(Json(json!({})))
+}
+
+/// Waits for the disk on a thread beside, so that nobody else has to.
+async fn beside<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    match spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+    }
 }
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Error> {

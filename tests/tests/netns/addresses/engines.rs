@@ -1,9 +1,14 @@
 //! Two real engines with one network.
 
-use std::{net::Ipv4Addr, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::Ipv4Addr,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
-use ovs_ebpf_tests::lab::{Encap, Engine, Engines, traffic, traffic::Station};
+use ovs_ebpf_tests::lab::{Encap, Engine, Engines, traffic, traffic::Station, wait_until};
 
 use crate::support::shell;
 
@@ -76,4 +81,54 @@ fn an_address_asked_for_on_two_hosts_is_an_error_that_names_the_other() -> Resul
     // It is free again, here and there.
     run(other, "late", "net", "--ip 10.5.0.77 --ip6 fd05::77")?;
     Ok(())
+}
+
+#[test]
+fn fifty_containers_at_once_on_each_of_two_hosts_get_different_addresses() -> Result<()> {
+    const COUNT: usize = 50;
+    let two = Engines::start()?;
+    two.create_network("net", Encap::Vxlan, "")?;
+    let start = Instant::now();
+    let started: Vec<Result<Vec<Ipv4Addr>>> = thread::scope(|scope| {
+        let each = two.engines.iter().map(|engine| scope.spawn(move || start_many(engine, COUNT)));
+        let each: Vec<_> = each.collect();
+        each.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+    });
+    let mut all = BTreeSet::new();
+    for addresses in started {
+        all.extend(addresses?);
+    }
+    println!("{} containers in {:.1} s", all.len(), start.elapsed().as_secs_f64());
+    assert_eq!(all.len(), 2 * COUNT, "{all:?}");
+
+    // The first of one host reaches them all.
+    let from = two.engines[0].namespace("c0")?;
+    for address in &all {
+        let ping = || traffic::ping(&from, *address, 56, 1, Duration::from_millis(10));
+        wait_until(Duration::from_secs(5), &format!("an echo of {address}"), || {
+            ping().is_ok_and(|ping| ping.received == 1).then_some(())
+        });
+    }
+    for (engine, host) in two.engines.iter().zip(two.lab.hosts()) {
+        let ids = docker(engine, "ps -aq")?;
+        docker(engine, &format!("rm -f {}", ids.replace('\n', " ")))?;
+        docker(engine, "network rm net")?;
+        let left = shell(host, "ip -o link | grep -v -e ': lo:' -e ': u0@' || true");
+        assert_eq!(left, "", "nothing is left");
+        for what in ["endpoints", "networks", "pools"] {
+            let files = shell(host, &format!("ls {}/{what}", host.state().display()));
+            assert_eq!(files, "", "{what}");
+        }
+    }
+    Ok(())
+}
+
+/// Starts containers all at once.
+fn start_many(engine: &Engine, count: usize) -> Result<Vec<Ipv4Addr>> {
+    thread::scope(|scope| {
+        let each = (0..count)
+            .map(|number| scope.spawn(move || run(engine, &format!("c{number}"), "net", "")));
+        let each: Vec<_> = each.collect();
+        each.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+    })
 }

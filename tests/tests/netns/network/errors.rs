@@ -1,9 +1,9 @@
 //! Mistakes, in the words that `docker` prints.
 
 use anyhow::Result;
-use ovs_ebpf_tests::lab::{Engine, Lab};
+use ovs_ebpf_tests::lab::{Engine, Lab, wait_until};
 
-use super::{docker, list, refused, serve};
+use super::{SOON, docker, list, refused, serve};
 use crate::support::{State, shell};
 
 #[test]
@@ -15,6 +15,10 @@ fn each_bad_option_is_named_with_what_to_write_instead_and_leaves_nothing() -> R
     shell(host, "ip link add nic0 type veth peer name nic1; ip link add br-plain type bridge");
     shell(host, "ip addr add 198.51.100.1/24 dev nic0");
     docker(&engine, "network create -d ovs-ebpf -o remotes=192.0.2.2 -o key=7 seven")?;
+    wait_until(SOON, "the bridge that is up", || {
+        let shown = shell(host, "ip -o link show type bridge | grep ob-");
+        shown.contains("state UP").then_some(())
+    });
     let before = State::of(host);
     for (options, said) in [
         ("-o tunel=gre", "there is no option tunel: did you mean tunnel?"),

@@ -5,7 +5,6 @@ mod errors;
 mod life;
 mod ovs;
 mod reach;
-mod recovery;
 
 use std::{
     fs::File,
@@ -90,13 +89,13 @@ fn call_with(host: &Host, method: &str, body: &str) -> Result<(u16, Value)> {
     let mut stream = UnixStream::connect(plugin(host)).context("cannot connect to the plugin")?;
     stream.set_read_timeout(Some(SOON))?;
     // What dockerd 20.10 sends.
-    write!(
-        stream,
+    let question = format!(
         "POST /{method} HTTP/1.1\r\nHost: \r\nUser-Agent: Go-http-client/1.1\r\n\
          Content-Length: {}\r\nAccept: application/vnd.docker.plugins.v1.2+json\r\n\
          Connection: close\r\n\r\n{body}",
         body.len()
-    )?;
+    );
+    stream.write_all(question.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     let (head, body) = answer.split_once("\r\n\r\n").context("no answer of HTTP")?;
