@@ -88,12 +88,15 @@ pub(super) fn show(json: bool, binary: &Path) -> Result<()> {
         let status = two.loaders[0].cli(&["status"])?;
         writeln!(&stdout, "\n`ovs-loader status`:\n{}", status.trim_end())?;
     }
-    let _step = Step::start("removing the containers, the networks and the hosts");
+    let step = Step::start("removing the containers, the networks and the hosts");
     for engine in &two.engines {
         docker(engine, &format!("rm -f {}", docker(engine, "ps -aq")?.replace('\n', " ")))?;
         docker(engine, "network rm net")?;
     }
-    docker(&two.engines[0], "network rm local").map(drop)
+    docker(&two.engines[0], "network rm local")?;
+    drop(two);
+    step.done();
+    Ok(())
 }
 
 /// Whether this kernel makes GRE devices.
