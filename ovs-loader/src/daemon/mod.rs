@@ -3,6 +3,7 @@
 mod filter;
 mod follower;
 mod report;
+mod sizes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
