@@ -1,5 +1,6 @@
 //! Two hosts in network namespaces with the kernel's own bridges and tunnels. Needs root.
 
+mod addresses;
 mod cleanup;
 mod daemon;
 mod docker;
@@ -8,6 +9,7 @@ mod filter;
 mod gate;
 mod hostile;
 mod interop;
+mod managed;
 mod mistakes;
 mod network;
 mod over_ipv6;
