@@ -17,7 +17,6 @@ use crate::{
     events::Origin,
     fdb, flows,
     lease::{self, Now},
-    maps::TUNNEL_INDEX,
     packet::{self, Packet},
 };
 
@@ -34,15 +33,14 @@ fn forward(packet: &Packet) -> Verdict {
     let control = lease::control()?;
     let kind = decap::classify(packet, control)?;
     let now = lease::check(control)?;
-    let outer = decap::accept(packet, kind)?;
-    let tunnel = TUNNEL_INDEX.get_ptr_mut(outer.key).ok_or(Reason::TunnelUnknown)?;
+    let (tunnel, outer_tos) = decap::tunnel(packet, kind)?;
     // SAFETY: a map value, valid until the program ends.
     if unsafe { (*tunnel).uplink } != packet.ifindex() {
         return Err(Reason::WrongUplink);
     }
     let origin = Origin::tunnel(tunnel);
     let head = packet.bytes(kind.header_len()).ok_or(Reason::Truncated)?;
-    switch(packet, kind, outer.tos, &head, &origin, control, &now)
+    switch(packet, kind, outer_tos, &head, &origin, control, &now)
         .inspect_err(|&reason| origin.observe(&head, reason, &now))
 }
 
@@ -67,12 +65,10 @@ fn switch(
     if destination.may_segment_in_hardware() && packet.gso_size() != 0 {
         return Err(Reason::HardwareGso);
     }
-    if !ecn::keeps_inner(outer_tos, frame.tos) {
-        return Err(Reason::EcnMark);
-    }
+    let tos = ecn::decapsulate(outer_tos, frame.tos).ok_or(Reason::EcnMark)?;
     fdb::fits(packet, frame_len - EthHdr::LEN as u32, &destination)?;
 
-    let action = decap::deliver(packet, kind, frame.network, &ethernet, &destination)?;
+    let action = decap::deliver(packet, kind, &frame, tos, &ethernet, &destination)?;
     if let Some(counters) = counters::of_tunnel(origin.from) {
         counters.rx_packets += 1;
         counters.rx_bytes += u64::from(frame_len);

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use anyhow::{Context as _, Result};
 use ovs_ebpf_common::abi::{self, Program};
 
+use super::sizes;
 use crate::api::report::{
     BridgeStatus, Fast, FdbCount, FdbEntry, FdbReport, FlowStatus, PortStatus, Source, Stats,
     Status, Traffic, Tunnel, TunnelReport, TunnelStatus, UplinkStatus, Why, XdpStatus,
@@ -304,6 +305,7 @@ pub(super) fn warnings<'a>(
     for (encap, port) in tunnels.collect::<std::collections::BTreeSet<_>>() {
         warnings.extend(rules.firewall_rules_naming(encap, port));
     }
+    warnings.extend(sizes::warnings(bridges, plan));
     warnings
 }
 

@@ -301,7 +301,7 @@ fn device(link: &Link<'_>, defaults: Defaults) -> Device {
     let mut tunnel = match (link.kind, link.data) {
         (_, Some(InfoData::Vxlan(info))) => tunnel::vxlan(info, defaults),
         (_, Some(InfoData::GreTap(info))) => tunnel::gretap(info),
-        (_, Some(InfoData::GreTap6(info))) => tunnel::ip6gretap(info),
+        (_, Some(InfoData::GreTap6(info))) => tunnel::ip6gretap(info, defaults),
         (Some(InfoKind::Veth), _) => return Device::Veth(None),
         (
             None

@@ -25,6 +25,7 @@ const REASONS: [(Program, &[Reason]); 3] = [
             Reason::PortUnknown,
             Reason::TunnelUnresolved,
             Reason::EncapRefused,
+            Reason::InnerOptions,
         ],
     ),
     (
