@@ -3,7 +3,7 @@
 use anyhow::Result;
 use ovs_ebpf_tests::lab::{Engine, Host, Lab, Loader, wait_until};
 
-use super::{SOON, docker, list, refused, run, serve};
+use super::{SOON, docker, list, refused, run, serve, settled};
 use crate::support::{State, elements, shell};
 
 /// A network over both hosts of a pair, as it is typed on each.
@@ -30,7 +30,7 @@ fn containers_come_and_go_in_any_order_and_are_called_by_name() -> Result<()> {
     let lab = Lab::pair()?;
     let loaders;
     let engines = [Engine::start(lab.host(0))?, Engine::start(lab.host(1))?];
-    let before: Vec<_> = lab.hosts().iter().map(State::of).collect();
+    let before: Vec<_> = lab.hosts().iter().map(settled).collect();
     loaders = [serve(lab.host(0))?, serve(lab.host(1))?];
     for (engine, address) in engines.iter().zip(["10.5.0.11", "10.5.0.12"]) {
         docker(engine, &format!("{CREATE} web"))?;
@@ -93,7 +93,7 @@ fn a_bridge_that_was_there_stays_and_one_that_was_made_goes() -> Result<()> {
     let host = lab.host(0);
     let loader;
     let engine = Engine::start(host)?;
-    let before = State::of(host);
+    let before = settled(host);
     loader = serve(host)?;
     // The lab's own, with its tunnel: containers join what is there.
     docker(
@@ -132,7 +132,7 @@ fn a_nic_is_taken_into_a_bridge_and_given_back() -> Result<()> {
     wait_until(SOON, "the NIC's carrier", || {
         shell(host, "ip -o link show nic0").contains("state UP").then_some(())
     });
-    let before = State::of(host);
+    let before = settled(host);
     let loader = serve(host)?;
     let create = "network create -d ovs-ebpf --subnet 198.51.100.0/24 --gateway 198.51.100.1";
     docker(&engine, &format!("{create} -o flat=nic0 lan"))?;
@@ -155,7 +155,7 @@ fn fifty_containers_start_at_once() -> Result<()> {
     let host = lab.host(0);
     let loader;
     let engine = Engine::start(host)?;
-    let before = State::of(host);
+    let before = settled(host);
     loader = serve(host)?;
     docker(&engine, &format!("{CREATE} web"))?;
     let started: Vec<Result<()>> = std::thread::scope(|scope| {

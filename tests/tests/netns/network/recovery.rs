@@ -6,8 +6,8 @@ use anyhow::Result;
 use ovs_ebpf_tests::lab::{Engine, Lab, wait_until};
 
 use super::life::CREATE;
-use super::{SOON, docker, list, run, serve};
-use crate::support::{State, shell};
+use super::{SOON, docker, list, run, serve, settled};
+use crate::support::shell;
 
 #[test]
 fn traffic_goes_on_without_the_daemon_and_containers_start_when_it_is_back() -> Result<()> {
@@ -49,7 +49,7 @@ fn a_host_that_boots_has_its_networks_again() -> Result<()> {
     let host = lab.host(0);
     let mut loader;
     let mut engine = Engine::start(host)?;
-    let before = State::of(host);
+    let before = settled(host);
     loader = serve(host)?;
     docker(&engine, &format!("{CREATE} web"))?;
     run(&engine, "web", "--network web --ip 10.5.0.11 --restart=always")?;
@@ -76,7 +76,7 @@ fn a_host_that_boots_has_its_networks_again() -> Result<()> {
     let shown = engine.exec("web", &["ip", "addr"])?;
     assert!(shown.contains("10.5.0.11/24"), "{shown}");
     assert!(shell(host, "ip -o link show type vxlan").contains("vx-"));
-    wait_until(Duration::from_secs(60), "one endpoint: the old one is forgotten", || {
+    wait_until(Duration::from_secs(90), "one endpoint: the old one is forgotten", || {
         (list(host).ok()?[0]["endpoints"].as_array()?.len() == 1).then_some(())
     });
     docker(&engine, "rm -f web")?;
@@ -93,7 +93,7 @@ fn an_engine_that_dies_leaves_nothing_once_it_is_back() -> Result<()> {
     let host = lab.host(0);
     let loader;
     let mut engine = Engine::start(host)?;
-    let before = State::of(host);
+    let before = settled(host);
     loader = serve(host)?;
     docker(&engine, &format!("{CREATE} web"))?;
     run(&engine, "web", "--network web --ip 10.5.0.11")?;
@@ -115,7 +115,7 @@ fn what_docker_has_forgotten_goes() -> Result<()> {
     let host = lab.host(0);
     let mut loader;
     let engine = Engine::start(host)?;
-    let before = State::of(host);
+    let before = settled(host);
     loader = serve(host)?;
     docker(&engine, &format!("{CREATE} web"))?;
     wait_until(SOON, "the name", || list(host).ok()?[0]["name"].as_str().map(drop));
