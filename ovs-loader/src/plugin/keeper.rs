@@ -42,7 +42,7 @@ pub(super) async fn keep(driver: &Driver) {
         let complete = keeper.ask(&engine, &mut failures).await;
         let settled = failures.is_empty() && complete;
         keeper.report(failures);
-        let pause = if settled { PERIOD } else { wait };
+        let pause = if settled { PERIOD } else { wait.min(keeper.until_overdue()) };
         wait = if settled { RETRY.0 } else { (wait * 2).min(RETRY.1) };
         let told = async {
             match &mut events {
@@ -184,6 +184,12 @@ impl Keeper<'_> {
             self.unknown.entry(id).or_insert(now);
         }
         complete
+    }
+
+    /// How long until something has been unknown for too long.
+    fn until_overdue(&self) -> Duration {
+        let first = self.unknown.values().min();
+        first.map_or(PERIOD, |since| GRACE.saturating_sub(since.elapsed()))
     }
 
     fn has_endpoints(&self, network: &Network) -> bool {

@@ -95,6 +95,33 @@ impl Engine {
         ended.map(drop).context("dockerd does not end")
     }
 
+    /// Ends the engine and its containers by SIGKILL, as a power failure does.
+    ///
+    /// # Errors
+    /// When the engine has not started or can't be waited for.
+    pub fn kill(&mut self) -> Result<()> {
+        let mut child = self.child.take().context("the engine does not run")?;
+        let mut processes = Vec::new();
+        for id in self.docker(&["ps", "--quiet"])?.split_whitespace() {
+            let pid = self.docker(&["inspect", "--format", "{{.State.Pid}}", id])?;
+            let status = fs::read_to_string(format!("/proc/{}/status", pid.trim()))?;
+            // Its parent is containerd's shim, which outlives the engine.
+            let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
+            processes.extend(parent.map(|parent| parent.trim().to_owned()));
+            processes.push(pid.trim().to_owned());
+        }
+        child.kill().context("cannot kill dockerd")?;
+        child.wait().context("cannot wait for dockerd")?;
+        let containerd = self.directory.join("exec/containerd/containerd.pid");
+        processes.extend(fs::read_to_string(&containerd));
+        for process in processes {
+            // One that went with another is as good.
+            let _ = kill(Pid::from_raw(process.trim().parse()?), Signal::SIGKILL);
+        }
+        // The next engine would wait for the old containerd as long as nobody has reaped it.
+        fs::remove_file(&containerd).context("cannot remove containerd's pid file")
+    }
+
     fn make_image(&self) -> Result<()> {
         let image = self.directory.join("image");
         fs::copy("/bin/busybox", image.join("bin/busybox"))

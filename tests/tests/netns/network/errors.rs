@@ -3,8 +3,8 @@
 use anyhow::Result;
 use ovs_ebpf_tests::lab::{Engine, Lab, wait_until};
 
-use super::{SOON, docker, list, refused, serve};
-use crate::support::{State, shell};
+use super::{SOON, docker, list, refused, serve, settled};
+use crate::support::shell;
 
 #[test]
 fn each_bad_option_is_named_with_what_to_write_instead_and_leaves_nothing() -> Result<()> {
@@ -19,7 +19,7 @@ fn each_bad_option_is_named_with_what_to_write_instead_and_leaves_nothing() -> R
         let shown = shell(host, "ip -o link show type bridge | grep ob-");
         shown.contains("state UP").then_some(())
     });
-    let before = State::of(host);
+    let before = settled(host);
     for (options, said) in [
         ("-o tunel=gre", "there is no option tunel: did you mean tunnel?"),
         ("-o zebra=1", "there is no option zebra: there are bridge, flat, gateway, key"),
@@ -61,7 +61,7 @@ fn a_kernel_without_the_tunnels_module_is_named_and_nothing_is_left() -> Result<
     let host = lab.host(0);
     let engine = Engine::start(host)?;
     let _loader = serve(host)?;
-    let before = State::of(host);
+    let before = settled(host);
     let create = "network create -d ovs-ebpf -o remotes=192.0.2.2 -o tunnel=gre -o key=7 gre";
     match docker(&engine, create) {
         // This kernel has it.

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use ovs_ebpf_tests::lab::{Engine, Host, Lab, Loader, wait_until};
 
-use super::{SOON, docker, list, refused, run, serve};
+use super::{SOON, docker, list, refused, run, serve, settled};
 use crate::support::{State, elements, shell};
 
 /// A network over both hosts of a pair, as it is typed on each.
@@ -28,9 +28,10 @@ fn ports(host: &Host) -> usize {
 #[test]
 fn containers_come_and_go_in_any_order_and_are_called_by_name() -> Result<()> {
     let lab = Lab::pair()?;
+    let loaders;
     let engines = [Engine::start(lab.host(0))?, Engine::start(lab.host(1))?];
-    let before: Vec<_> = lab.hosts().iter().map(State::of).collect();
-    let loaders = [serve(lab.host(0))?, serve(lab.host(1))?];
+    let before: Vec<_> = lab.hosts().iter().map(settled).collect();
+    loaders = [serve(lab.host(0))?, serve(lab.host(1))?];
     for (engine, address) in engines.iter().zip(["10.5.0.11", "10.5.0.12"]) {
         docker(engine, &format!("{CREATE} web"))?;
         run(engine, "web", &format!("--network web --ip {address}"))?;
@@ -90,9 +91,10 @@ fn containers_come_and_go_in_any_order_and_are_called_by_name() -> Result<()> {
 fn a_bridge_that_was_there_stays_and_one_that_was_made_goes() -> Result<()> {
     let lab = Lab::pair()?;
     let host = lab.host(0);
+    let loader;
     let engine = Engine::start(host)?;
-    let before = State::of(host);
-    let loader = serve(host)?;
+    let before = settled(host);
+    loader = serve(host)?;
     // The lab's own, with its tunnel: containers join what is there.
     docker(
         &engine,
@@ -130,7 +132,7 @@ fn a_nic_is_taken_into_a_bridge_and_given_back() -> Result<()> {
     wait_until(SOON, "the NIC's carrier", || {
         shell(host, "ip -o link show nic0").contains("state UP").then_some(())
     });
-    let before = State::of(host);
+    let before = settled(host);
     let loader = serve(host)?;
     let create = "network create -d ovs-ebpf --subnet 198.51.100.0/24 --gateway 198.51.100.1";
     docker(&engine, &format!("{create} -o flat=nic0 lan"))?;
@@ -142,6 +144,37 @@ fn a_nic_is_taken_into_a_bridge_and_given_back() -> Result<()> {
     assert!(!shell(host, "ip -o link").contains("docker_gwbridge"));
     docker(&engine, "rm -f web")?;
     docker(&engine, "network rm lan")?;
+    drop(loader);
+    before.is_unchanged();
+    Ok(())
+}
+
+#[test]
+fn fifty_containers_start_at_once() -> Result<()> {
+    let lab = Lab::pair()?;
+    let host = lab.host(0);
+    let loader;
+    let engine = Engine::start(host)?;
+    let before = settled(host);
+    loader = serve(host)?;
+    docker(&engine, &format!("{CREATE} web"))?;
+    let started: Vec<Result<()>> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..50)
+            .map(|number| {
+                let engine = &engine;
+                scope.spawn(move || run(engine, &format!("c{number}"), "--network web"))
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().expect("no panic")).collect()
+    });
+    started.into_iter().collect::<Result<Vec<()>>>()?;
+    assert_eq!(ports(host), 50);
+    let all: Vec<_> = (0..50).map(|number| format!("c{number}")).collect();
+    let mut sorted = all.clone();
+    sorted.sort();
+    wait_until(SOON, "all names", || (named(&loader) == sorted).then_some(()));
+    docker(&engine, &format!("rm -f {}", all.join(" ")))?;
+    docker(&engine, "network rm web")?;
     drop(loader);
     before.is_unchanged();
     Ok(())

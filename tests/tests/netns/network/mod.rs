@@ -5,6 +5,7 @@ mod errors;
 mod life;
 mod ovs;
 mod reach;
+mod recovery;
 
 use std::{
     fs::File,
@@ -17,10 +18,10 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use nix::sched::{CloneFlags, setns};
-use ovs_ebpf_tests::lab::{Engine, Host, Loader};
+use ovs_ebpf_tests::lab::{Engine, Host, Loader, wait_until};
 use serde_json::Value;
 
-use crate::support::ovs_loader;
+use crate::support::{State, ovs_loader, shell};
 
 /// How soon what an engine or the daemon does afterwards is done.
 const SOON: Duration = Duration::from_secs(10);
@@ -30,7 +31,8 @@ fn plugin(host: &Host) -> PathBuf {
     host.files().join("docker/run/plugins/ovs-ebpf.sock")
 }
 
-/// A daemon that serves the engine of a host.
+/// A daemon that serves the engine of a host. Start it before the engine, so that it ends after it: an
+/// engine whose driver is gone waits for it.
 fn serve(host: &Host) -> Result<Loader> {
     let (plugin, socket) = (plugin(host), host.files().join("docker/sock"));
     let (plugin, socket) = (plugin.to_string_lossy(), socket.to_string_lossy());
@@ -38,6 +40,15 @@ fn serve(host: &Host) -> Result<Loader> {
     let mut loader = Loader::spawn(host, None, &arguments)?;
     loader.ready()?;
     Ok(loader)
+}
+
+/// A host's state once its veths have their carriers, which takes the kernel a moment.
+fn settled(host: &Host) -> State<'_> {
+    wait_until(SOON, "the carriers of all veths", || {
+        let waiting = shell(host, "ip -o link show type veth | grep NO-CARRIER || true");
+        waiting.is_empty().then_some(())
+    });
+    State::of(host)
 }
 
 /// `docker …` with the words of a line.

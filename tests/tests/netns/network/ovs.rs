@@ -6,8 +6,7 @@ use anyhow::{Context as _, Result};
 use nix::sys::signal::Signal;
 use ovs_ebpf_tests::lab::{Engine, Host, Lab};
 
-use super::{docker, list, refused, run, serve};
-use crate::support::State;
+use super::{docker, list, refused, run, serve, settled};
 
 /// A lab whose first host has an Open vSwitch with bridge `br-ovs`.
 fn lab() -> Result<Lab> {
@@ -26,7 +25,7 @@ fn bridges_tunnels_and_ports_are_rows_and_go_with_the_network() -> Result<()> {
     let lab = lab()?;
     let host = lab.host(0);
     let engine = Engine::start(host)?;
-    let before = (State::of(host), host.vsctl(&["show"])?);
+    let before = (settled(host), host.vsctl(&["show"])?);
     let loader = serve(host)?;
     // One made for the network, as an operator would make it.
     let create = "network create -d ovs-ebpf --internal --subnet 10.5.0.0/24 -o vlan=5";

@@ -38,8 +38,8 @@ fn reaches(from: &Engine, to: &Engine, group: Ipv4Addr) -> Result<bool> {
 #[test]
 fn multicast_and_broadcast_and_the_fast_path_are_between_two_hosts() -> Result<()> {
     let lab = Lab::pair()?;
-    let engines = [Engine::start(lab.host(0))?, Engine::start(lab.host(1))?];
     let loaders = [serve(lab.host(0))?, serve(lab.host(1))?];
+    let engines = [Engine::start(lab.host(0))?, Engine::start(lab.host(1))?];
     for (engine, address) in engines.iter().zip(ADDRESSES) {
         docker(engine, &format!("{CREATE} web"))?;
         run(engine, "web", &format!("--network web --ip {address}"))?;
@@ -59,10 +59,46 @@ fn multicast_and_broadcast_and_the_fast_path_are_between_two_hosts() -> Result<(
 }
 
 #[test]
+fn two_networks_of_one_subnet_are_apart_and_a_container_can_be_in_three() -> Result<()> {
+    let lab = Lab::pair()?;
+    let host = lab.host(0);
+    let _loader = serve(host)?;
+    let engine = Engine::start(host)?;
+    // Docker's own address management refuses a subnet twice: another engine has the second one.
+    let _other_loader = serve(lab.host(1))?;
+    let other = Engine::start(lab.host(1))?;
+    docker(&engine, &format!("{CREATE} red"))?;
+    docker(&other, &format!("{CREATE} blue"))?;
+    docker(&other, &format!("{} red", CREATE.replace("10.5.0.0/24", "10.5.1.0/24")))?;
+    run(&engine, "web", "--network red --ip 10.5.0.11")?;
+    run(&other, "blue", "--network blue --ip 10.5.0.12")?;
+    let said = engine.exec("web", &["ping", "-c2", "-W1", "10.5.0.12"]);
+    assert!(said.is_err(), "red and blue are two networks: {said:?}");
+
+    for (name, subnet) in [("green", "10.6.0.0/24"), ("grey", "10.7.0.0/24")] {
+        docker(
+            &engine,
+            &format!("network create -d ovs-ebpf --internal --subnet {subnet} {name}"),
+        )?;
+        docker(&engine, &format!("network connect {name} web"))?;
+    }
+    let shown = engine.exec("web", &["ip", "addr"])?;
+    for address in ["10.5.0.11/24", "10.6.0.2/24", "10.7.0.2/24"] {
+        assert!(shown.contains(address), "{address}: {shown}");
+    }
+    run(&engine, "db", "--network grey --ip 10.7.0.9")?;
+    engine.exec("web", &["ping", "-c2", "-W5", "10.7.0.9"])?;
+    assert!(engine.exec("db", &["ping", "-c1", "-W1", "10.6.0.2"]).is_err());
+    docker(&engine, "rm -f web")?;
+    assert_eq!(shell(host, "ip -o link | grep -c _p@").trim(), "1");
+    Ok(())
+}
+
+#[test]
 fn ipv6_and_the_way_out_are_as_docker_has_them() -> Result<()> {
     let lab = Lab::pair()?;
-    let engines = [Engine::start(lab.host(0))?, Engine::start(lab.host(1))?];
     let _loaders = [serve(lab.host(0))?, serve(lab.host(1))?];
+    let engines = [Engine::start(lab.host(0))?, Engine::start(lab.host(1))?];
     let create = "network create -d ovs-ebpf --ipv6 --subnet 10.5.0.0/24 --subnet fd00:5::/64 \
                   -o remotes=192.0.2.1,192.0.2.2 six";
     for (engine, number) in engines.iter().zip([11, 12]) {
