@@ -102,7 +102,14 @@ fn configuration() -> Value {
         "network": { "type": "host" },
         "linux": {
             // Not CAP_SYS_RESOURCE: since 5.11 BPF's memory is no locked memory.
-            "capabilities": ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_SYS_ADMIN", "CAP_BPF", "CAP_PERFMON"],
+            "capabilities": [
+                "CAP_NET_ADMIN",
+                "CAP_NET_BROADCAST",
+                "CAP_NET_RAW",
+                "CAP_SYS_ADMIN",
+                "CAP_BPF",
+                "CAP_PERFMON",
+            ],
             "allowAllDevices": false,
             "devices": null,
         },
