@@ -46,7 +46,7 @@ pub fn run(args: &PluginArgs) -> Result<()> {
         "{directory} is ready. As root, on each host:\n  \
          docker plugin create ovs-ebpf {directory}\n  \
          docker plugin enable ovs-ebpf\n  \
-         docker network create -d ovs-ebpf -o remotes=192.0.2.1,192.0.2.2 net",
+         docker network create -d ovs-ebpf:latest -o remotes=192.0.2.1,192.0.2.2 net",
         directory = directory.display()
     );
     Ok(())

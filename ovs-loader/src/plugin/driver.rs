@@ -19,7 +19,7 @@ use crate::bridge::model::Mac;
 /// with it.
 const LIMIT: Duration = Duration::from_millis(900);
 /// Calls at a time: when many containers start at once, some are done early instead of all late.
-const TURNS: usize = 4;
+const TURNS: usize = 2;
 
 /// How long the daemon may take to hear where a station is, and how often it is asked.
 const PATIENCE: Duration = Duration::from_millis(300);
