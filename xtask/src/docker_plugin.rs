@@ -46,7 +46,7 @@ pub fn run(args: &PluginArgs) -> Result<()> {
         "{directory} is ready. As root, on each host:\n  \
          docker plugin create ovs-ebpf {directory}\n  \
          docker plugin enable ovs-ebpf\n  \
-         docker network create -d ovs-ebpf -o remotes=192.0.2.1,192.0.2.2 net",
+         docker network create -d ovs-ebpf:latest -o remotes=192.0.2.1,192.0.2.2 net",
         directory = directory.display()
     );
     Ok(())
@@ -102,7 +102,14 @@ fn configuration() -> Value {
         "network": { "type": "host" },
         "linux": {
             // Not CAP_SYS_RESOURCE: since 5.11 BPF's memory is no locked memory.
-            "capabilities": ["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_SYS_ADMIN", "CAP_BPF", "CAP_PERFMON"],
+            "capabilities": [
+                "CAP_NET_ADMIN",
+                "CAP_NET_BROADCAST",
+                "CAP_NET_RAW",
+                "CAP_SYS_ADMIN",
+                "CAP_BPF",
+                "CAP_PERFMON",
+            ],
             "allowAllDevices": false,
             "devices": null,
         },

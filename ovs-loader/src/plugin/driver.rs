@@ -19,7 +19,7 @@ use crate::bridge::model::Mac;
 /// with it.
 const LIMIT: Duration = Duration::from_millis(900);
 /// Calls at a time: when many containers start at once, some are done early instead of all late.
-const TURNS: usize = 8;
+const TURNS: usize = 2;
 
 /// How long the daemon may take to hear where a station is, and how often it is asked.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -49,8 +49,7 @@ impl Driver {
     /// # Errors
     /// What is wrong with its options or the host; nothing of it is left then.
     pub(super) async fn create_network(&self, call: &CreateNetwork) -> Result<Done, Error> {
-        self.within(async {
-            let _alone = self.gate.write().await;
+        self.within(self.gate.write(), async {
             let id = call.network.as_str();
             let network = match self.store.networks.get(id)? {
                 Some(known) => known,
@@ -73,8 +72,7 @@ impl Driver {
     /// # Errors
     /// What could not be taken away. Docker forgets the network all the same: it is tried again.
     pub(super) async fn delete_network(&self, call: &Names) -> Result<Done, Error> {
-        self.within(async {
-            let _alone = self.gate.write().await;
+        self.within(self.gate.write(), async {
             if let Some(network) = self.store.networks.get(call.network.as_str())? {
                 self.remove_network(network).await?;
             }
@@ -91,8 +89,7 @@ impl Driver {
         &self,
         call: &CreateEndpoint,
     ) -> Result<EndpointCreated, Error> {
-        self.within(async {
-            let _beside = self.gate.read().await;
+        self.within(self.gate.read(), async {
             let network = self.network(call.network.as_str())?;
             let endpoint = Endpoint::new(call);
             self.store.save_endpoint(&endpoint).await?;
@@ -150,8 +147,7 @@ impl Driver {
     /// # Errors
     /// What could not be taken away. Docker forgets the endpoint all the same: it is tried again.
     pub(super) async fn delete_endpoint(&self, call: &Names) -> Result<Done, Error> {
-        self.within(async {
-            let _beside = self.gate.read().await;
+        self.within(self.gate.read(), async {
             if let Some(endpoint) = self.store.endpoints.get(call.endpoint.as_str())? {
                 let network = self.store.networks.get(endpoint.network.as_str())?;
                 self.remove_endpoint(endpoint, network.as_ref()).await?;
@@ -166,8 +162,7 @@ impl Driver {
     /// # Errors
     /// The endpoint is not known, or its interface is gone and can't be made again.
     pub(super) async fn join(&self, call: &Names) -> Result<Joined, Error> {
-        self.within(async {
-            let _beside = self.gate.read().await;
+        self.within(self.gate.read(), async {
             let network = self.network(call.network.as_str())?;
             let endpoint = self
                 .store
@@ -193,9 +188,14 @@ impl Driver {
 
     /// Ends a call that takes too long: what it had begun the keeper takes back, since Docker does
     /// not know of it.
-    async fn within<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    async fn within<T, G>(
+        &self,
+        gate: impl Future<Output = G>,
+        call: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
         // It is never closed.
         let _turn = self.turns.acquire().await;
+        let _gate = gate.await;
         let result = timeout(LIMIT, call).await.unwrap_or(Err(Error::Late(LIMIT)));
         if result.is_err() {
             self.changed.notify_one();

@@ -32,7 +32,7 @@ fn a_managed_plugin_serves_networks_and_goes_without_a_trace() -> Result<()> {
     let (run, bpffs) = (run.display(), host.bpffs());
     docker(&format!("plugin set ovs-ebpf run.source={run} bpffs.source={}", bpffs.display()))?;
     docker("plugin enable ovs-ebpf")?;
-    docker("network create -d ovs-ebpf --internal --ipam-driver ovs-ebpf net")?;
+    docker("network create -d ovs-ebpf:latest --internal --ipam-driver ovs-ebpf:latest net")?;
     for name in ["web", "db"] {
         docker(&format!("run -d --name {name} --network net box sleep 1000"))?;
     }
