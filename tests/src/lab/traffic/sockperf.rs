@@ -21,6 +21,10 @@ const PORT: u16 = 11_111;
 /// Bytes of a request and of a response.
 const SIZE: &str = "64";
 
+/// The kernel's clock. To find out how fast the processor's own goes, each client would first spend
+/// time of it that the others measure in.
+const CLOCK: &str = "--no-rdtsc";
+
 /// A measurement of requests that are answered, each flow's next one after its last answer.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Exchanges {
@@ -49,7 +53,8 @@ pub fn exchange(
     let _server = Server::start(server, address, flows)?;
     let client = |flow: u16| {
         let mut command = from.command("sockperf");
-        command.args(["ping-pong", "--tcp", "--full-rtt", "-m", SIZE, "-i", &address.to_string()]);
+        command.args(["ping-pong", "--tcp", "--full-rtt", CLOCK, "-m", SIZE]);
+        command.args(["-i", &address.to_string()]);
         command.args(["-p", &(PORT + flow).to_string(), "-t", &seconds.to_string()]);
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command.spawn().context("cannot start sockperf")
@@ -127,7 +132,7 @@ impl Server {
         }
         ports.write_all(list.as_bytes()).context("a file of ports")?;
         let mut command = namespace.command("sockperf");
-        command.arg("server").arg("-f").arg(ports.path()).args(["-F", "epoll"]);
+        command.arg("server").arg("-f").arg(ports.path()).args(["-F", "epoll", CLOCK]);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let child = command.spawn().context("cannot start sockperf")?;
         let server = Self { child, _ports: ports };
