@@ -392,12 +392,12 @@ impl Host {
     }
 
     /// Has a device receive copies of a frame through the filter, as its driver would. Those that pass
-    /// go up the stack.
-    pub(crate) fn filter_live(&self, ifindex: u32, frame: &[u8], copies: u32) {
+    /// go up the stack. Gives how many it can have been at most.
+    pub(crate) fn filter_live(&self, ifindex: u32, frame: &[u8], copies: u32) -> u64 {
         let name = Program::UplinkXdp.name();
         let loaded: &Xdp = self.ebpf.program(name).expect("loaded").try_into().expect("for XDP");
         run::run_xdp_live(loaded, ifindex, frame, copies)
-            .unwrap_or_else(|error| panic!("{name}: {error:?}"));
+            .unwrap_or_else(|error| panic!("{name}: {error:?}"))
     }
 
     /// Which of a program's counters moved since this was last asked, and by how much: 0 packets,

@@ -104,23 +104,37 @@ pub(crate) fn run_xdp(
     Ok((result.return_value, after))
 }
 
-/// Has a device receive copies of a frame, 64 at once (NAPI's usual budget), through an XDP program
-/// whose verdicts count.
+/// Has a device receive at least so many copies of a frame, 64 at once (NAPI's usual budget), through
+/// an XDP program whose verdicts count. Gives how many it can have been at most: the kernel does not
+/// say how far it came where a signal interrupted it.
 pub(crate) fn run_xdp_live(
     program: &Xdp,
     ifindex: u32,
     frame: &[u8],
     copies: u32,
-) -> Result<(), ProgramError> {
+) -> Result<u64, ProgramError> {
+    /// Copies that are asked for at once: some milliseconds.
+    const AT_ONCE: u32 = 10_000;
     let context = xdp_context(ifindex, frame);
-    let options = TestRunOptions {
-        data_in: Some(frame),
-        ctx_in: Some(&context),
-        repeat: copies,
-        attrs: TestRunAttrs::new().xdp_live_frames(64),
-        ..TestRunOptions::new()
-    };
-    program.test_run(options).map(drop)
+    let (mut left, mut most) = (copies, 0);
+    while left > 0 {
+        let count = left.min(AT_ONCE);
+        let options = TestRunOptions {
+            data_in: Some(frame),
+            ctx_in: Some(&context),
+            repeat: count,
+            attrs: TestRunAttrs::new().xdp_live_frames(64),
+            ..TestRunOptions::new()
+        };
+        most += u64::from(count);
+        match program.test_run(options) {
+            Ok(_) => left -= count,
+            Err(ProgramError::SyscallError(error))
+                if error.io_error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(most)
 }
 
 /// `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
