@@ -9,15 +9,16 @@ use ovs_ebpf_common::{
     Reason,
     abi::{Control, TunnelKind},
     wire::{
-        frame::{self, Network},
+        frame::{self, Head, Network},
         outer::{self, Accepted, CLASSIFY_LEN},
+        vlan,
     },
 };
 
 use crate::{
     counters::Verdict,
     fdb::{self, Station},
-    packet::{Ethernet, Packet},
+    packet::{Ethernet, Packet, Tags},
 };
 
 /// Tells tunnel packets from all others: the only work done on most of a host's packets.
@@ -63,8 +64,43 @@ const FLAGS: u32 = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET;
 /// [`FLAGS`], and an IPv6 packet is what remains of an IPv4 one (Linux 6.3).
 pub const TO_IPV6: u32 = FLAGS | BPF_F_ADJ_ROOM_DECAP_L3_IPV6;
 
-/// Takes the outer headers off and delivers the inner frame, whose Ethernet header is `ethernet`, to
-/// a local port.
+/// Takes the VLAN tag out of the inner frame's `head`, if there is one. Gives its protocol identifier
+/// and control information. The packet stays as it is.
+///
+/// # Errors
+/// [`Reason::Truncated`].
+#[inline(always)]
+pub fn untag(
+    packet: &Packet,
+    kind: TunnelKind,
+    head: &mut Head,
+) -> Result<Option<(u16, u16)>, Reason> {
+    let word = |head: &Head, at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
+    let tpid = word(head, ETHER_TYPE);
+    if !vlan::is_tag(tpid) {
+        return Ok(None);
+    }
+    let tci = word(head, EthHdr::LEN);
+    let behind = kind.header_len() + vlan::LEN;
+    packet.pull(behind + frame::MIN_LEN);
+    let behind: Head = packet.bytes(behind).ok_or(Reason::Truncated)?;
+    head[ETHER_TYPE..].copy_from_slice(&behind[ETHER_TYPE..]);
+    Ok(Some((tpid, tci)))
+}
+
+const ETHER_TYPE: usize = 12;
+
+/// What is inside.
+pub struct Inner<'a> {
+    pub network: Network,
+    /// Without a tag.
+    pub ethernet: &'a Ethernet,
+    /// The control information of the VLAN tag that it leaves with, 0 is none.
+    pub tag: u16,
+}
+
+/// Takes the outer headers and the inner link-layer header off, `header_len` bytes in all but the
+/// outer Ethernet header, and delivers the inner frame to a local port.
 ///
 /// # Errors
 /// [`Reason::DecapRefused`].
@@ -72,13 +108,14 @@ pub const TO_IPV6: u32 = FLAGS | BPF_F_ADJ_ROOM_DECAP_L3_IPV6;
 pub fn deliver(
     packet: &Packet,
     kind: TunnelKind,
-    network: Network,
-    ethernet: &Ethernet,
+    header_len: u32,
+    inner: &Inner,
     station: &Station,
 ) -> Verdict {
+    let &Inner { network, ethernet, tag } = inner;
     // What goes is everything between the outer Ethernet header, which the inner one replaces, and
-    // the inner packet: the outer IP header up to and with the inner Ethernet header.
-    let header_len = kind.header_len() as i32;
+    // the inner packet: the outer IP header up to and with the inner Ethernet header and its tag.
+    let header_len = header_len as i32;
     // SAFETY: a static of the program's; volatile, for the loader sets it.
     let decap_l3 = unsafe { (&raw const DECAP_L3).read_volatile() } != 0;
     // Neither `bpf_redirect_peer` nor segmentation reads the EtherType: the kernel has to be told of
@@ -97,6 +134,10 @@ pub fn deliver(
         // What the NIC verified was the outer UDP checksum first (`__skb_decr_checksum_unnecessary`
         // in the kernel's UDP tunnels).
         packet.csum_level(BPF_CSUM_LEVEL_DEC);
+    }
+    if packet.retag(Tags { from: 0, to: tag }).is_err() {
+        // As above: a tag in metadata takes no room.
+        return Ok(TC_ACT_SHOT);
     }
     fdb::deliver(packet, station)
 }

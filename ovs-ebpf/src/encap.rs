@@ -16,26 +16,35 @@ use ovs_ebpf_common::{
         ecn,
         frame::Frame,
         outer::{self, Patch},
+        vlan,
     },
 };
 
 use crate::{
     counters::{self, Verdict},
     maps::TUNNELS,
-    packet::{self, Ethernet, Packet},
+    packet::{self, Ethernet, Packet, Tags},
 };
 
-/// The outer header, and behind it the inner Ethernet header that `bpf_skb_adjust_room` leaves in
-/// front of the room it made.
+/// The outer header, and behind it the inner Ethernet header, with its VLAN tag, that
+/// `bpf_skb_adjust_room` leaves in front of the room it made.
 #[repr(C, align(8))]
-struct Headers([u8; OUTER_HEADER_MAX + 16]);
+struct Headers([u8; HEADERS_LEN]);
 
-/// Sends the frame into tunnel `id`.
+const HEADERS_LEN: usize = (OUTER_HEADER_MAX + EthHdr::LEN + vlan::LEN).next_multiple_of(8);
+
+/// Sends the frame into tunnel `id`, with the tag that it is to have there within the frame.
 ///
 /// # Errors
 /// [`Reason::TunnelUnresolved`], [`Reason::TooBig`], [`Reason::EncapRefused`].
 #[inline(always)]
-pub fn send(packet: &Packet, id: u32, frame: &Frame, ethernet: &Ethernet) -> Verdict {
+pub fn send(
+    packet: &Packet,
+    id: u32,
+    frame: &Frame,
+    ethernet: &Ethernet,
+    tags: Tags,
+) -> Verdict {
     const VXLAN: u8 = TunnelKind::VxlanIpv4 as u8;
     const GRE: u8 = TunnelKind::GreIpv4 as u8;
     const GRE_KEY: u8 = TunnelKind::GreKeyIpv4 as u8;
@@ -46,11 +55,11 @@ pub fn send(packet: &Packet, id: u32, frame: &Frame, ethernet: &Ethernet) -> Ver
     // SAFETY: a map value; volatile, for the daemon may flip it at any time: one slot for the packet.
     let active = unsafe { (&raw const tunnel.active).read_volatile() };
     let path = &tunnel.paths[usize::from(active & 1)];
-    let len = packet.len();
+    let len = packet.len() + tag_len(tags);
     let action = match path.kind {
-        VXLAN => push(packet, TunnelKind::VxlanIpv4, tunnel, path, frame, ethernet),
-        GRE => push(packet, TunnelKind::GreIpv4, tunnel, path, frame, ethernet),
-        GRE_KEY => push(packet, TunnelKind::GreKeyIpv4, tunnel, path, frame, ethernet),
+        VXLAN => push(packet, TunnelKind::VxlanIpv4, tunnel, path, frame, ethernet, tags),
+        GRE => push(packet, TunnelKind::GreIpv4, tunnel, path, frame, ethernet, tags),
+        GRE_KEY => push(packet, TunnelKind::GreKeyIpv4, tunnel, path, frame, ethernet, tags),
         _ => Err(Reason::TunnelUnresolved),
     }?;
     if let Some(counters) = counters::of_tunnel(id) {
@@ -69,10 +78,12 @@ fn push(
     path: &TunnelPath,
     frame: &Frame,
     ethernet: &Ethernet,
+    tags: Tags,
 ) -> Verdict {
-    let frame_len = packet.len();
+    let tag_len = tag_len(tags);
+    let frame_len = packet.len() + tag_len;
     let total_len = outer::total_len(kind, frame_len);
-    let segment_len = segment_len(packet, frame, frame_len)?;
+    let segment_len = segment_len(packet, frame, packet.len())? + tag_len;
     if segment_len - EthHdr::LEN as u32 > path.mtu || total_len > u32::from(u16::MAX) {
         return Err(Reason::TooBig);
     }
@@ -92,7 +103,7 @@ fn push(
     };
 
     let header_len = kind.header_len();
-    let mut headers = Headers([0; OUTER_HEADER_MAX + 16]);
+    let mut headers = Headers([0; HEADERS_LEN]);
     headers.0[..OUTER_HEADER_MAX].copy_from_slice(&path.header);
     outer::patch(
         &mut headers.0,
@@ -107,6 +118,13 @@ fn push(
         },
     );
     headers.0[header_len..header_len + EthHdr::LEN].copy_from_slice(ethernet);
+    if tag_len != 0 {
+        let ether_type = header_len + ETHER_TYPE;
+        let tag = [vlan::TPID.to_be_bytes(), tags.to.to_be_bytes()];
+        headers.0[ether_type..ether_type + vlan::LEN].copy_from_slice(tag.as_flattened());
+        headers.0[ether_type + vlan::LEN..header_len + EthHdr::LEN + vlan::LEN]
+            .copy_from_slice(&ethernet[ETHER_TYPE..]);
+    }
 
     let l4 = match kind {
         TunnelKind::VxlanIpv4 => BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
@@ -117,19 +135,35 @@ fn push(
         | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4
         | l4
         | BPF_F_ADJ_ROOM_ENCAP_L2_ETH;
-    let flags = u64::from(flags) | ENCAP_L2_ETHERNET;
-    packet.resize(header_len as i32, flags).map_err(|()| Reason::EncapRefused)?;
-    if packet.store(&headers.0, header_len + EthHdr::LEN).is_err() {
+    let flags = u64::from(flags) | encap_l2(EthHdr::LEN as u32 + tag_len);
+    packet
+        .resize(header_len as i32 + tag_len as i32, flags)
+        .map_err(|()| Reason::EncapRefused)?;
+    let stored = packet.store(&headers.0, header_len + EthHdr::LEN + tag_len as usize);
+    // The tag in metadata would be the outer frame's now.
+    if stored.is_err() || packet.retag(Tags { from: tags.from, to: 0 }).is_err() {
         // `resize` made the head writable, so this can't be; the frame is no longer the bridge's.
         return Ok(TC_ACT_SHOT);
     }
     Ok(packet::to_neighbour(path.uplink, path.next_hop_family, &path.next_hop))
 }
 
-/// `BPF_F_ADJ_ROOM_ENCAP_L2(14)`: the inner frame has an Ethernet header.
-const ENCAP_L2_ETHERNET: u64 = (EthHdr::LEN as u64) << BPF_ADJ_ROOM_ENCAP_L2_SHIFT;
+const ETHER_TYPE: usize = 12;
 
-/// Length of the largest frame this packet becomes on the wire, with its Ethernet header, in bytes.
+/// Bytes that the tag takes within the frame.
+#[inline(always)]
+fn tag_len(tags: Tags) -> u32 {
+    if tags.to == 0 { 0 } else { vlan::LEN as u32 }
+}
+
+/// `BPF_F_ADJ_ROOM_ENCAP_L2(len)`: the inner frame has a link-layer header of that many bytes.
+#[inline(always)]
+const fn encap_l2(len: u32) -> u64 {
+    (len as u64) << BPF_ADJ_ROOM_ENCAP_L2_SHIFT
+}
+
+/// Length of the largest frame this packet becomes on the wire, with its Ethernet header and without a
+/// tag, in bytes.
 ///
 /// # Errors
 /// [`Reason::TooBig`] where it can't be told.

@@ -3,10 +3,10 @@
 use ovs_ebpf_common::{
     Reason,
     abi::{
-        EVENT_INTERVAL, Event, EventFlags, FdbKey, PortFlags, PortValue, TunnelIndexFlags,
+        EVENT_INTERVAL, Event, EventFlags, FdbKey, NO_VLAN, PortFlags, PortValue, TunnelIndexFlags,
         TunnelIndexValue,
     },
-    wire::frame::Head,
+    wire::{frame::Head, vlan},
 };
 
 use crate::{fdb, lease::Now, maps::EVENTS};
@@ -18,7 +18,10 @@ pub struct Origin {
     pub from: u32,
     pub is_tunnel: bool,
     bridge: u32,
-    vlan: u16,
+    /// Of frames without a tag, and from [`Self::enter`] on the frame's own.
+    pub vlan: u16,
+    /// Whether frames with a tag are accepted.
+    accepts_tags: bool,
     /// Whether events are asked for.
     announces: bool,
     /// When the next one may be raised.
@@ -36,6 +39,7 @@ impl Origin {
             is_tunnel: false,
             bridge: value.bridge,
             vlan: value.vlan,
+            accepts_tags: value.flags & PortFlags::TAGGED != 0,
             announces: value.flags & PortFlags::EVENTS != 0,
             next_event: &raw mut value.next_event,
         }
@@ -51,12 +55,30 @@ impl Origin {
             is_tunnel: true,
             bridge: value.bridge,
             vlan: value.vlan,
+            accepts_tags: value.flags & TunnelIndexFlags::TAGGED != 0,
             announces: value.flags & TunnelIndexFlags::EVENTS != 0,
             next_event: &raw mut value.next_event,
         }
     }
 
-    /// The FDB's key of a station of the same bridge.
+    /// Puts a frame with this tag (protocol identifier and control information) into its VLAN, or one
+    /// without. Whether the port carries that VLAN, the stations' entries say.
+    ///
+    /// # Errors
+    /// [`Reason::VlanUntagged`], [`Reason::VlanTagged`], [`Reason::VlanStacked`],
+    /// [`Reason::VlanPriority`].
+    #[inline(always)]
+    pub fn enter(&mut self, tag: Option<(u16, u16)>) -> Result<(), Reason> {
+        match tag {
+            None if self.vlan == NO_VLAN => return Err(Reason::VlanUntagged),
+            None => {}
+            Some(_) if !self.accepts_tags => return Err(Reason::VlanTagged),
+            Some((tpid, tci)) => self.vlan = vlan::accept(tpid, tci)?,
+        }
+        Ok(())
+    }
+
+    /// The FDB's key of a station of the same bridge and VLAN.
     #[inline(always)]
     pub fn station(&self, mac: [u8; 6]) -> FdbKey {
         FdbKey { bridge: self.bridge, vlan: self.vlan, mac }

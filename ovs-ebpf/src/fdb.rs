@@ -31,6 +31,17 @@ impl Station {
         self.target == origin.from && self.is_behind_tunnel() == origin.is_tunnel
     }
 
+    /// The tag that a frame of `vlan` leaves with, given the one that it came with: control
+    /// information, 0 is none. A tag that stays keeps its priority.
+    #[inline(always)]
+    pub fn tag_of(&self, vlan: u16, tag: u16) -> u16 {
+        match self.flags & FdbFlags::TAGGED {
+            0 => 0,
+            _ if tag != 0 => tag,
+            _ => vlan,
+        }
+    }
+
     /// Whether the port's device may cut GSO packets in hardware.
     #[inline(always)]
     pub fn may_segment_in_hardware(&self) -> bool {

@@ -9,4 +9,5 @@ pub mod frame;
 pub mod gre;
 pub mod ipv4;
 pub mod outer;
+pub mod vlan;
 pub mod vxlan;

@@ -15,7 +15,7 @@ use crate::{
     fdb,
     lease::{self, Now},
     maps::PORTS,
-    packet::Packet,
+    packet::{Packet, Tags},
 };
 
 /// Forwards what a station behind this port sends to a known station; leaves the rest to the bridge.
@@ -30,17 +30,20 @@ pub fn port_ingress(ctx: TcContext) -> i32 {
 fn forward(packet: &Packet) -> Verdict {
     let now = lease::check(lease::control()?)?;
     let ifindex = packet.ifindex();
-    let origin = Origin::port(ifindex, PORTS.get_ptr_mut(ifindex).ok_or(Reason::PortUnknown)?);
+    let mut origin = Origin::port(ifindex, PORTS.get_ptr_mut(ifindex).ok_or(Reason::PortUnknown)?);
     packet.pull(frame::MIN_LEN);
     let head = packet.bytes(0).ok_or(Reason::Truncated)?;
-    if packet.has_vlan_tag() {
-        return Err(Reason::VlanTagged);
-    }
-    switch(packet, &head, &origin, &now).inspect_err(|&reason| origin.observe(&head, reason, &now))
+    // Reception has taken the outermost tag out of the frame (`__netif_receive_skb_core`).
+    let tag = packet.has_vlan_tag().then(|| packet.vlan_tag());
+    origin.enter(tag)?;
+    let tag = tag.map_or(0, |(_, tci)| tci);
+    switch(packet, &head, tag, &origin, &now)
+        .inspect_err(|&reason| origin.observe(&head, reason, &now))
 }
 
+/// `tag` is the control information of the frame's VLAN tag, 0 without.
 #[inline(always)]
-fn switch(packet: &Packet, head: &Head, origin: &Origin, now: &Now) -> Verdict {
+fn switch(packet: &Packet, head: &Head, tag: u16, origin: &Origin, now: &Now) -> Verdict {
     let frame = frame::parse(head, packet.len())?;
     let mut ethernet = [0; EthHdr::LEN];
     ethernet.copy_from_slice(&head[..EthHdr::LEN]);
@@ -48,9 +51,12 @@ fn switch(packet: &Packet, head: &Head, origin: &Origin, now: &Now) -> Verdict {
     let source = fdb::source(frame.source, origin, now)?;
     let destination = fdb::destination(&origin.station(frame.destination), &source)?;
 
+    let tags = Tags { from: tag, to: destination.tag_of(origin.vlan, tag) };
     if destination.is_behind_tunnel() {
-        return encap::send(packet, destination.target, &frame, &ethernet);
+        return encap::send(packet, destination.target, &frame, &ethernet, tags);
     }
     fdb::fits(packet, packet.len() - EthHdr::LEN as u32, &destination)?;
+    // Only in metadata, which can't fail (`skb_vlan_push`, `skb_vlan_pop`).
+    packet.retag(tags).map_err(|()| Reason::VlanTagged)?;
     fdb::deliver(packet, &destination)
 }

@@ -8,12 +8,13 @@ use ovs_ebpf_common::{
     wire::{
         ecn,
         frame::{self, Head},
+        vlan,
     },
 };
 
 use crate::{
     counters::{self, Verdict},
-    decap,
+    decap::{self, Inner},
     events::Origin,
     fdb,
     lease::{self, Now},
@@ -40,23 +41,30 @@ fn forward(packet: &Packet) -> Verdict {
     if unsafe { (*tunnel).uplink } != packet.ifindex() {
         return Err(Reason::WrongUplink);
     }
-    let origin = Origin::tunnel(tunnel);
-    let head = packet.bytes(kind.header_len()).ok_or(Reason::Truncated)?;
-    switch(packet, kind, outer.tos, &head, &origin, &now)
+    let mut origin = Origin::tunnel(tunnel);
+    let mut head = packet.bytes(kind.header_len()).ok_or(Reason::Truncated)?;
+    let tag = decap::untag(packet, kind, &mut head)?;
+    origin.enter(tag)?;
+    let tag = tag.map_or(0, |(_, tci)| tci);
+    switch(packet, kind, outer.tos, &head, tag, &origin, &now)
         .inspect_err(|&reason| origin.observe(&head, reason, &now))
 }
 
-/// Forwards the inner frame, which begins with `head`.
+/// Forwards the inner frame, which begins with `head` but for its VLAN tag; `tag` is that one's control
+/// information, 0 without.
 #[inline(always)]
 fn switch(
     packet: &Packet,
     kind: TunnelKind,
     outer_tos: u8,
     head: &Head,
+    tag: u16,
     origin: &Origin,
     now: &Now,
 ) -> Verdict {
-    let frame_len = packet.len() - kind.header_len() as u32;
+    let tag_len = if tag == 0 { 0 } else { vlan::LEN as u32 };
+    let inner_len = packet.len() - kind.header_len() as u32;
+    let frame_len = inner_len - tag_len;
     let frame = frame::parse(head, frame_len)?;
     let mut ethernet = [0; EthHdr::LEN];
     ethernet.copy_from_slice(&head[..EthHdr::LEN]);
@@ -74,10 +82,13 @@ fn switch(
     }
     fdb::fits(packet, frame_len - EthHdr::LEN as u32, &destination)?;
 
-    let action = decap::deliver(packet, kind, frame.network, &ethernet, &destination)?;
+    let header_len = kind.header_len() as u32 + tag_len;
+    let to = destination.tag_of(origin.vlan, tag);
+    let inner = Inner { network: frame.network, ethernet: &ethernet, tag: to };
+    let action = decap::deliver(packet, kind, header_len, &inner, &destination)?;
     if let Some(counters) = counters::of_tunnel(origin.from) {
         counters.rx_packets += 1;
-        counters.rx_bytes += u64::from(frame_len);
+        counters.rx_bytes += u64::from(inner_len);
     }
     Ok(action)
 }

@@ -20,6 +20,7 @@ use crate::bridge::model::{
     AllBridges, Bridge, BridgeKind, Bridges, Device, Encap, FdbEntry, FdbKey, FdbKind, IfIndex,
     Mac, Port, Remote, StpState, Tunnel, VethPeer, Why,
 };
+use crate::bridge::vlans::PortVlans;
 use crate::config::Accelerate;
 use crate::datapath::Hook;
 use crate::rules::HostRules;
@@ -66,6 +67,8 @@ fn port(ifindex: IfIndex, name: &str, device: Device) -> Port {
         stp: StpState::Forwarding,
         isolated: false,
         locked: false,
+        vlans: PortVlans::default(),
+        under_vlan_devices: false,
         unsupported: Vec::new(),
         device,
     }
@@ -103,7 +106,7 @@ fn empty_bridge(ifindex: IfIndex, name: &str) -> Bridge {
         mac: Mac([2, 2, 0, 0, 0, ifindex as u8]),
         up: true,
         ageing: Duration::from_secs(300),
-        vlan_filtering: false,
+        vlan_aware: false,
         nf_call: false,
         unsupported: Vec::new(),
         ports: BTreeMap::new(),
