@@ -24,16 +24,15 @@ impl Model {
         if packet.frame.len() < ETHERNET + 20 {
             return Err(Reason::Truncated);
         }
-        if packet.vlan_tag {
-            return Err(Reason::VlanTagged);
-        }
-        let origin = Origin {
+        let mut origin = Origin {
             place: Place::Port(packet.device),
             bridge: port.bridge,
             vlan: port.vlan,
+            takes_tags: port.flags & PortFlags::TAGGED != 0,
             tells: port.flags & PortFlags::EVENTS != 0,
             next_event: port.next_event,
         };
+        origin.enter(packet.tag)?;
         let outcome = self.switch(now, packet, &origin);
         if let Err(reason) = &outcome
             && let Some(event) = self.event(now, &origin, packet.frame, *reason)
@@ -53,11 +52,12 @@ impl Model {
     ) -> Result<Forwarded, Reason> {
         let overlay = read::overlay(packet.frame)?;
         let station = self.stations(now, origin, &overlay)?;
+        let tag = origin.tag_to(&station, packet.tag);
         match place(&station) {
-            Place::Tunnel(id) => self.encapsulate(id, packet, &overlay),
+            Place::Tunnel(id) => self.encapsulate(id, packet, &overlay, tag),
             Place::Port(_) => {
                 fits(&station, packet, packet.frame.len())?;
-                Ok(Forwarded::exactly(packet.frame))
+                Ok(Forwarded::exactly(packet.frame.to_vec(), tag))
             }
         }
     }
@@ -95,14 +95,17 @@ impl Model {
         }
 
         let inner = &frame[outer_len..];
-        let origin = Origin {
+        let mut origin = Origin {
             place: Place::Tunnel(tunnel.tunnel),
             bridge: tunnel.bridge,
             vlan: tunnel.vlan,
+            takes_tags: tunnel.flags & TunnelIndexFlags::TAGGED != 0,
             tells: tunnel.flags & TunnelIndexFlags::EVENTS != 0,
             next_event: tunnel.next_event,
         };
-        let outcome = self.deliver(now, packet, inner, &origin);
+        let (untagged, tag) = read::untag(inner)?;
+        origin.enter(tag)?;
+        let outcome = self.deliver(now, packet, &untagged, tag, &origin);
         if let Err(reason) = &outcome
             && let Some(event) = self.event(now, &origin, inner, *reason)
         {
@@ -110,23 +113,25 @@ impl Model {
             let tunnel = self.tables.tunnel_index.get_mut(&index).expect("read just now");
             tunnel.next_event = now + EVENT_INTERVAL;
         }
-        outcome?;
+        let tag = outcome?;
         if (tunnel.tunnel as usize) < TUNNEL_CAPACITY {
             let counters = self.tunnel_counters.entry(tunnel.tunnel).or_default();
             counters.rx_packets += 1;
             counters.rx_bytes += inner.len() as u64;
         }
-        Ok(Forwarded::exactly(inner))
+        Ok(Forwarded::exactly(untagged, tag))
     }
 
-    /// Whether the frame that came in a packet from a tunnel is delivered.
+    /// Whether the frame that came in a packet from a tunnel is delivered, and with which tag. It came
+    /// with `tag`, which `inner` is without.
     fn deliver(
         &mut self,
         now: u64,
         packet: &Received<'_>,
         inner: &[u8],
+        tag: Option<[u8; 4]>,
         origin: &Origin,
-    ) -> Result<(), Reason> {
+    ) -> Result<Option<[u8; 4]>, Reason> {
         let overlay = read::overlay(inner)?;
         let station = self.stations(now, origin, &overlay)?;
         if let Place::Tunnel(_) = place(&station) {
@@ -142,7 +147,7 @@ impl Model {
         if packet.gso.is_some_and(|gso| !gso.tunnelable) {
             return Err(Reason::DecapRefused);
         }
-        Ok(())
+        Ok(origin.tag_to(&station, tag))
     }
 
     /// Which encapsulation a packet to this host has.
@@ -150,7 +155,7 @@ impl Model {
         let frame = packet.frame;
         // IPv4 with UDP or GRE, as long as a UDP header needs.
         if !packet.for_host
-            || packet.vlan_tag
+            || packet.tag.is_some()
             || frame.len() < UDP + 8
             || frame[12..14] != [0x08, 0x00]
             || ![17, 47].contains(&frame[IP + 9])
@@ -185,7 +190,12 @@ impl Model {
         id: u32,
         packet: &Received<'_>,
         overlay: &Overlay,
+        tag: Option<[u8; 4]>,
     ) -> Result<Forwarded, Reason> {
+        let inner = match tag {
+            Some(tag) => [&packet.frame[..12], &tag, &packet.frame[12..]].concat(),
+            None => packet.frame.to_vec(),
+        };
         let unresolved = Reason::TunnelUnresolved;
         if id as usize >= TUNNEL_CAPACITY {
             return Err(unresolved);
@@ -198,13 +208,16 @@ impl Model {
             .find(|kind| *kind as u8 == path.kind && has(TunnelFlags::READY))
             .ok_or(unresolved)?;
 
-        // The largest frame on the wire, without its Ethernet header.
+        // The largest frame on the wire, with the tag, which the underlay has to carry too.
         let largest = match packet.gso {
-            None => packet.frame.len(),
-            Some(gso) => overlay.headers_of_segments.ok_or(Reason::TooBig)? + gso.size as usize,
+            None => inner.len(),
+            Some(gso) => {
+                let headers = overlay.headers_of_segments.ok_or(Reason::TooBig)?;
+                headers + gso.size as usize + inner.len() - packet.frame.len()
+            }
         };
         let outer_len = outer_len(kind);
-        let total_len = u16::try_from(outer_len - ETHERNET + packet.frame.len());
+        let total_len = u16::try_from(outer_len - ETHERNET + inner.len());
         let total_len = total_len.map_err(|_| Reason::TooBig)?;
         if largest - ETHERNET > path.mtu as usize {
             return Err(Reason::TooBig);
@@ -225,12 +238,13 @@ impl Model {
             frame[UDP..UDP + 2].copy_from_slice(&ports.start().to_be_bytes());
             frame[UDP + 4..UDP + 6].copy_from_slice(&(total_len - 20).to_be_bytes());
         }
-        frame.extend_from_slice(packet.frame);
+        frame.extend_from_slice(&inner);
 
         let counters = self.tunnel_counters.entry(id).or_default();
         counters.tx_packets += 1;
-        counters.tx_bytes += packet.frame.len() as u64;
-        Ok(Forwarded { frame, source_port, any_identification: has(TunnelFlags::NEEDS_ID) })
+        counters.tx_bytes += inner.len() as u64;
+        let any_identification = has(TunnelFlags::NEEDS_ID);
+        Ok(Forwarded { frame, tag: None, source_port, any_identification })
     }
 }
 

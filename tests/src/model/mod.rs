@@ -51,8 +51,8 @@ pub struct Received<'a> {
     pub device: u32,
     /// Whether the device took it for its own (`PACKET_HOST`).
     pub for_host: bool,
-    /// Whether it had a VLAN tag, which reception moved out of the frame.
-    pub vlan_tag: bool,
+    /// The VLAN tag that it had, which reception moved out of the frame: its four bytes.
+    pub tag: Option<[u8; 4]>,
     /// What it stands for, if for more than itself.
     pub gso: Option<Gso>,
     /// From the Ethernet header on.
@@ -74,6 +74,8 @@ pub struct Gso {
 pub struct Forwarded {
     /// The frame, with choices that are possible.
     pub frame: Vec<u8>,
+    /// The VLAN tag that it has beside.
+    pub tag: Option<[u8; 4]>,
     /// UDP source ports that the flow may be given; `None` where there is nothing to choose.
     pub source_port: Option<RangeInclusive<u16>>,
     /// Whether the outer IPv4 identification may be any.
@@ -118,8 +120,8 @@ impl Model {
 
 impl Forwarded {
     /// A frame that leaves nothing to choose.
-    fn exactly(frame: &[u8]) -> Self {
-        Self { frame: frame.to_vec(), source_port: None, any_identification: false }
+    fn exactly(frame: Vec<u8>, tag: Option<[u8; 4]>) -> Self {
+        Self { frame, tag, source_port: None, any_identification: false }
     }
 
     /// The frame with the choices that `seen` shows, as far as the kernel is free to make them.

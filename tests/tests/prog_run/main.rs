@@ -11,4 +11,6 @@ mod hostile;
 mod oracle;
 mod run;
 mod size;
+mod veth;
+mod vlan;
 mod wire;
