@@ -4,7 +4,11 @@
 //! `ovs-loader` uses it, so there is one way to build the BPF object.
 
 #[cfg(feature = "cli")]
+pub mod bench;
+#[cfg(feature = "cli")]
 pub mod build;
+#[cfg(feature = "cli")]
+mod daemons;
 #[cfg(feature = "cli")]
 pub mod demo;
 pub mod ebpf;

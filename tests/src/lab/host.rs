@@ -154,6 +154,11 @@ impl Host {
         })
     }
 
+    /// Adds `br-ex` with the uplink as its port.
+    pub(super) fn add_flat_bridge(&self) -> Result<()> {
+        self.ip("link add br-ex up type bridge\nlink set u0 master br-ex\n")
+    }
+
     fn add_vxlan(&self, local: Ipv4Addr, remotes: &[&Ipv4Addr]) -> Result<()> {
         let remote = match remotes {
             [remote] => format!("remote {remote}"),

@@ -104,6 +104,17 @@ impl Lab {
         Self::with(containers, |host, underlays| host.add_ovs_bridge(encap, options, underlays))
     }
 
+    /// Builds a lab without tunnels: the uplinks are ports of the hosts' Linux bridges.
+    ///
+    /// # Errors
+    /// Without root.
+    ///
+    /// # Panics
+    /// See [`build`](Self::build).
+    pub fn build_flat(containers: &[u8]) -> Result<Self> {
+        Self::with(containers, |host, _| host.add_flat_bridge())
+    }
+
     /// Builds a lab with bridges that `add_bridge` makes, given the underlay's addresses.
     fn with(
         containers: &[u8],

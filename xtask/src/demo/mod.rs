@@ -5,25 +5,22 @@ mod report;
 mod vm;
 
 use std::{
-    env,
     io::{self, Write as _},
     path::{Path, PathBuf},
-    thread,
-    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::{Args, ValueEnum};
 use ovs_ebpf_common::abi;
-use ovs_ebpf_tests::lab::{self, FastPackets, Lab, Loader, patience, traffic};
+use ovs_ebpf_tests::lab::{self, FastPackets, Lab, Loader};
 
 use self::{
     measure::{Sample, median},
     report::Report,
 };
 use crate::{
-    ebpf,
-    progress::{self, Step},
+    daemons,
+    progress::Step,
     setup::{self, Purpose},
     sudo,
     vm::Series,
@@ -33,8 +30,6 @@ use crate::{
 const ROUNDS: usize = 3;
 /// The same in the emulated machine, which swings more.
 const ROUNDS_WITH_OVS: usize = 5;
-/// How long the fast path may take to know the containers.
-const LIMIT: Duration = Duration::from_secs(15);
 
 /// Arguments of `cargo xtask demo`.
 #[derive(Args)]
@@ -111,7 +106,7 @@ pub fn run(args: &DemoArgs) -> Result<()> {
             if args.vm.is_some() {
                 setup::ensure(Purpose::Vm)?;
             }
-            build()?
+            daemons::build()?
         }
     };
     if let Some(series) = args.vm {
@@ -121,17 +116,6 @@ pub fn run(args: &DemoArgs) -> Result<()> {
     show(args, &loader)
 }
 
-/// Builds the release `ovs-loader` into this program's target directory.
-fn build() -> Result<PathBuf> {
-    let program = env::current_exe().context("cannot find this program's own file")?;
-    let target = program.ancestors().nth(2).context("this program is in no target directory")?;
-    let mut cargo = std::process::Command::new("cargo");
-    cargo.current_dir(ebpf::workspace());
-    cargo.args(["build", "--release", "--bin", "ovs-loader", "--target-dir"]).arg(target);
-    progress::run("building ovs-loader", cargo)?;
-    Ok(target.join("release/ovs-loader"))
-}
-
 fn show(args: &DemoArgs, binary: &Path) -> Result<()> {
     let step = Step::start("making two hosts with a container each");
     let lab = if args.ovs {
@@ -139,11 +123,7 @@ fn show(args: &DemoArgs, binary: &Path) -> Result<()> {
     } else {
         Lab::build(args.encap.into(), &[1, 1])?
     };
-    lab::wait_until(LIMIT, "the first echo over the tunnel", || {
-        let (from, to) = (lab.container(0), lab.container(1));
-        let ping = traffic::ping(from, to.ipv4(), 56, 1, Duration::from_millis(10));
-        ping.is_ok_and(|ping| ping.received == 1).then_some(())
-    });
+    daemons::wait_until_reachable(&lab);
     step.done();
 
     let rounds = if args.ovs { ROUNDS_WITH_OVS } else { ROUNDS };
@@ -151,17 +131,19 @@ fn show(args: &DemoArgs, binary: &Path) -> Result<()> {
     let mut slow = vec![measured("slow path", 1)?];
     let mut fast = Vec::new();
     let mut packets = FastPackets::default();
-    let mut loaders = start(&lab, binary)?;
+    let step = Step::start("starting `ovs-loader run` on both hosts");
+    let mut loaders = daemons::start(&lab, binary)?;
+    step.done();
     for round in 1..=rounds {
         if round > 1 {
             switch(&lab, &loaders, false)?;
             slow.push(measured("slow path", round)?);
             switch(&lab, &loaders, true)?;
         }
-        wait_until_fast(&lab, &loaders)?;
-        let before = total(&loaders)?;
+        daemons::wait_until_fast(&lab, &loaders)?;
+        let before = daemons::packets(&loaders)?;
         fast.push(measured("fast path", round)?);
-        packets = packets + (total(&loaders)? - before);
+        packets = packets + (daemons::packets(&loaders)? - before);
     }
     let report = Report::new(args.encap.name(), median(&slow), median(&fast), packets.share());
 
@@ -189,56 +171,11 @@ fn measured(path: &str, (round, rounds): (usize, usize), lab: &Lab) -> Result<Sa
     Ok(sample)
 }
 
-/// Starts the daemon on both hosts, without a configuration.
-fn start(lab: &Lab, binary: &Path) -> Result<Vec<Loader>> {
-    let step = Step::start("starting `ovs-loader run` on both hosts");
-    let mut loaders = Vec::new();
-    for host in lab.hosts() {
-        let mut loader = Loader::spawn_binary(binary.to_owned(), host, None, &[])?;
-        loader.ready()?;
-        loaders.push(loader);
-    }
-    step.done();
-    Ok(loaders)
-}
-
 fn switch(lab: &Lab, loaders: &[Loader], on: bool) -> Result<()> {
     for (host, loader) in lab.hosts().iter().zip(loaders) {
         loader.accelerate(host.bridge(), on)?;
     }
     Ok(())
-}
-
-/// Sends echoes until both hosts forward them by the fast path in both directions.
-fn wait_until_fast(lab: &Lab, loaders: &[Loader]) -> Result<()> {
-    let start: Vec<FastPackets> =
-        loaders.iter().map(Loader::fast_packets).collect::<Result<_>>()?;
-    let deadline = Instant::now() + patience(LIMIT);
-    loop {
-        traffic::ping(lab.container(0), lab.container(1).ipv4(), 56, 1, Duration::from_millis(10))?;
-        let mut fast = true;
-        for (loader, start) in loaders.iter().zip(&start) {
-            let forwarded = loader.fast_packets()? - *start;
-            fast &= forwarded.sent > 0 && forwarded.received > 0;
-        }
-        if fast {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            let status = loaders.iter().map(|loader| loader.cli(&["status"]));
-            let status = status.collect::<Result<Vec<_>>>()?.join("\n");
-            bail!("the fast path takes no packets after {LIMIT:?}:\n{status}");
-        }
-        thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn total(loaders: &[Loader]) -> Result<FastPackets> {
-    let mut sum = FastPackets::default();
-    for loader in loaders {
-        sum = sum + loader.fast_packets()?;
-    }
-    Ok(sum)
 }
 
 /// The first host's FDB, as the daemon and as bpftool show it.

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use super::Encap;
 use crate::{
     ebpf,
-    vm::{Job, Machine, Series},
+    vm::{Clock, Job, Machine, Series},
 };
 
 /// Boots a kernel and runs the demo there, on this machine's stdout and stderr.
@@ -24,7 +24,7 @@ pub(super) fn run(series: Series, encap: Encap, json: bool, loader: &Path) -> Re
     }
     let words = words.into_iter().map(str::to_owned).collect();
     let job = Job { directory: ebpf::workspace().to_owned(), words, ..Job::default() };
-    let mut machine = Machine::boot(series, &[job])?;
+    let mut machine = Machine::boot(series, Clock::Host, &[job])?;
     let status = machine.next_status(|bytes| io::stdout().write_all(bytes))?;
     machine.finish()?;
     ensure!(status == 0, "the demo in the virtual machine failed");

@@ -12,7 +12,7 @@ use super::{
     binaries::{Binary, Tier},
     tally::Tally,
 };
-use crate::vm::{Job, Machine, Series};
+use crate::vm::{Clock, Job, Machine, Series};
 
 /// Tests of the Linux bridge that run there too, with GRE in place of VXLAN. They are few: the
 /// machine is emulated.
@@ -75,7 +75,7 @@ pub(super) fn run(series: Series, binaries: &[Binary], filter: Option<&str>) -> 
     if jobs.is_empty() {
         return Ok(tally);
     }
-    let mut machine = Machine::boot(series, &jobs);
+    let mut machine = Machine::boot(series, Clock::Host, &jobs);
     for name in names {
         println!("-- {name}");
         let mut output = Vec::new();

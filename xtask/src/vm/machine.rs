@@ -30,6 +30,42 @@ const LAST_LINES: usize = 40;
 const COMMAND_LINE: &str = "console=ttyS0 loglevel=5 panic=-1 oops=panic mitigations=off \
                             rcupdate.rcu_expedited=1";
 
+/// What the virtual machine's time is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Clock {
+    /// This machine's, on two processors.
+    Host,
+    /// A nanosecond for each instruction of its one processor, while that is not idle.
+    Instructions,
+}
+
+impl Clock {
+    fn qemu(self) -> &'static [&'static str] {
+        match self {
+            Self::Host => &["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2"],
+            // Without `rep movsb`, of which the emulator counts every byte.
+            Self::Instructions => &[
+                "-accel",
+                "tcg,thread=single",
+                "-icount",
+                "shift=0",
+                "-cpu",
+                "max,-erms",
+                "-smp",
+                "1",
+            ],
+        }
+    }
+
+    fn command_line(self) -> &'static str {
+        match self {
+            Self::Host => "",
+            // The counter itself, not compared with slower clocks.
+            Self::Instructions => " clocksource=tsc tsc=reliable",
+        }
+    }
+}
+
 /// A running virtual machine. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Machine {
@@ -57,7 +93,7 @@ impl Machine {
     ///
     /// # Errors
     /// When the kernel can't be had, and with the console's last lines when it does not come up.
-    pub(crate) fn boot(series: Series, jobs: &[Job]) -> Result<Self> {
+    pub(crate) fn boot(series: Series, clock: Clock, jobs: &[Job]) -> Result<Self> {
         let kernel = Kernel::obtain(series)?;
         let step = Step::start(format!("booting Linux {series}"));
         let directory = target()?.join("vm");
@@ -69,7 +105,7 @@ impl Machine {
         fs::write(&initramfs, content)
             .with_context(|| format!("cannot write {}", initramfs.display()))?;
 
-        let mut machine = Self::start(qemu(&kernel, &initramfs, &console), console, SILENCE)
+        let mut machine = Self::start(qemu(&kernel, clock, &initramfs, &console), console, SILENCE)
             .context("cannot start qemu-system-x86_64 of package qemu-system-x86")?;
         let line = machine.until_mark(&mut |_| Ok(()))?;
         if line != READY {
@@ -181,16 +217,16 @@ impl Results {
     }
 }
 
-fn qemu(kernel: &Kernel, initramfs: &Path, console: &Path) -> Command {
+fn qemu(kernel: &Kernel, clock: Clock, initramfs: &Path, console: &Path) -> Command {
     // It must not outlive this process, even one that is killed. It takes no standard stream for a
     // port.
     const START: &str = "exec setpriv --pdeathsig KILL qemu-system-x86_64 \"$@\" 3>&2";
     let mut command = Command::new("sh");
     command.args(["-c", START, "sh"]);
-    command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048"]);
+    command.args(clock.qemu()).args(["-m", "2048"]);
     command.args(["-nodefaults", "-display", "none", "-no-reboot"]);
     command.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(initramfs);
-    command.args(["-append", COMMAND_LINE]);
+    command.args(["-append", &format!("{COMMAND_LINE}{}", clock.command_line())]);
     // Nothing in the machine may write to this machine's files, and links are not followed.
     command.args([
         "-virtfs",

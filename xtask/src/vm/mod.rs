@@ -6,4 +6,8 @@ mod job;
 mod kernel;
 mod machine;
 
-pub(crate) use self::{job::Job, kernel::Series, machine::Machine};
+pub(crate) use self::{
+    job::Job,
+    kernel::Series,
+    machine::{Clock, Machine},
+};

@@ -18,8 +18,8 @@ const BUFFER: usize = 4 << 20;
 /// A connected pair of UDP sockets: one flow, for as long as it lives.
 #[derive(Debug)]
 pub struct Datagrams {
-    outgoing: UdpSocket,
-    incoming: UdpSocket,
+    pub(super) outgoing: UdpSocket,
+    pub(super) incoming: UdpSocket,
 }
 
 impl Datagrams {

@@ -4,6 +4,7 @@ mod both_ways;
 mod datagrams;
 mod group;
 mod iperf;
+mod lockstep;
 mod ping;
 mod stream;
 mod transfer;
@@ -13,6 +14,7 @@ pub use self::{
     datagrams::Datagrams,
     group::reaches,
     iperf::{Tcp, Udp, tcp, udp},
+    lockstep::{LockstepTcp, LockstepUdp},
     ping::{Ping, ping},
     stream::{Stream, StreamReport},
     transfer::transfer,
