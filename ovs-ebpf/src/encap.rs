@@ -38,13 +38,7 @@ const HEADERS_LEN: usize = (OUTER_HEADER_MAX + EthHdr::LEN + vlan::LEN).next_mul
 /// # Errors
 /// [`Reason::TunnelUnresolved`], [`Reason::TooBig`], [`Reason::EncapRefused`].
 #[inline(always)]
-pub fn send(
-    packet: &Packet,
-    id: u32,
-    frame: &Frame,
-    ethernet: &Ethernet,
-    tags: Tags,
-) -> Verdict {
+pub fn send(packet: &Packet, id: u32, frame: &Frame, ethernet: &Ethernet, tags: Tags) -> Verdict {
     const VXLAN: u8 = TunnelKind::VxlanIpv4 as u8;
     const GRE: u8 = TunnelKind::GreIpv4 as u8;
     const GRE_KEY: u8 = TunnelKind::GreKeyIpv4 as u8;
@@ -136,9 +130,7 @@ fn push(
         | l4
         | BPF_F_ADJ_ROOM_ENCAP_L2_ETH;
     let flags = u64::from(flags) | encap_l2(EthHdr::LEN as u32 + tag_len);
-    packet
-        .resize(header_len as i32 + tag_len as i32, flags)
-        .map_err(|()| Reason::EncapRefused)?;
+    packet.resize(header_len as i32 + tag_len as i32, flags).map_err(|()| Reason::EncapRefused)?;
     let stored = packet.store(&headers.0, header_len + EthHdr::LEN + tag_len as usize);
     // The tag in metadata would be the outer frame's now.
     if stored.is_err() || packet.retag(Tags { from: tags.from, to: 0 }).is_err() {

@@ -64,8 +64,8 @@ fn the_transport_header_is_where_scapy_put_it() {
 
 #[test]
 fn what_is_not_forwarded_has_the_vector_s_reason() {
-    let of_the_head =
-        [Reason::Multicast, Reason::VlanStacked, Reason::NotIp, Reason::Truncated].map(Reason::name);
+    let of_the_head = [Reason::Multicast, Reason::VlanStacked, Reason::NotIp, Reason::Truncated]
+        .map(Reason::name);
     for vector in vectors::encap_punt() {
         let parsed = parse(&vector.frame).map_err(Reason::name);
         if of_the_head.contains(&vector.reason.as_str()) {

@@ -7,8 +7,8 @@ use std::net::IpAddr;
 
 use ovs_ebpf_common::Reason;
 use ovs_ebpf_common::abi::{
-    FdbFlags, NO_VLAN, PORT_CAPACITY, PortFlags, PortValue, TunnelIndexKey, TunnelIndexValue, TunnelKind,
-    TunnelValue, VXLAN_PORTS,
+    FdbFlags, NO_VLAN, PORT_CAPACITY, PortFlags, PortValue, TunnelIndexKey, TunnelIndexValue,
+    TunnelKind, TunnelValue, VXLAN_PORTS,
 };
 
 use super::clash;
@@ -264,9 +264,7 @@ fn plan_port(
         }
     }
     let tunnels = match &port.device {
-        Device::Tunnel(tunnel) => {
-            Some(tunnel::plan_ways(facts, bridge, &why, port, tunnel, ids))
-        }
+        Device::Tunnel(tunnel) => Some(tunnel::plan_ways(facts, bridge, &why, port, tunnel, ids)),
         _ => None,
     };
     // What the device's own egress would still see must not be gone around.

@@ -3,9 +3,9 @@
 use std::collections::btree_map::Entry;
 
 use ovs_ebpf_common::abi::{
-    Control, FdbFlags, FdbKey, FdbValue, NO_VLAN, OUTER_HEADER_MAX, PortFlags, PortValue, TUNNEL_CAPACITY,
-    TunnelFlags, TunnelIndexFlags, TunnelIndexKey, TunnelIndexValue, TunnelKind, TunnelPath,
-    TunnelValue, VXLAN_PORTS,
+    Control, FdbFlags, FdbKey, FdbValue, NO_VLAN, OUTER_HEADER_MAX, PortFlags, PortValue,
+    TUNNEL_CAPACITY, TunnelFlags, TunnelIndexFlags, TunnelIndexKey, TunnelIndexValue, TunnelKind,
+    TunnelPath, TunnelValue, VXLAN_PORTS,
 };
 
 use super::Random;

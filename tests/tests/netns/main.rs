@@ -5,6 +5,7 @@ mod daemon;
 mod docker;
 mod gate;
 mod interop;
+mod local;
 mod mistakes;
 mod slow_path;
 mod stations;

@@ -40,7 +40,8 @@ impl Wire {
     }
 
     fn listen(&self) -> io::Result<()> {
-        let (socket, on, (address, len)) = (self.socket.as_raw_fd(), 1 as libc::c_int, self.address());
+        let (socket, on, (address, len)) =
+            (self.socket.as_raw_fd(), 1 as libc::c_int, self.address());
         let (option, option_len) = ((&raw const on).cast(), size_of_val(&on) as libc::socklen_t);
         // SAFETY: pointers and lengths are those of `on` and the address, which outlive the calls.
         let failed = unsafe {

@@ -11,3 +11,4 @@ mod interop;
 mod resilience;
 mod stations;
 mod support;
+mod vlan;

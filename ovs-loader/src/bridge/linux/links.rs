@@ -207,9 +207,7 @@ pub(super) fn bridges(messages: &[LinkMessage], defaults: Defaults) -> Bridges {
     for link in &links {
         if let Some(bridge) = link.controller.and_then(|index| bridges.get_mut(&index)) {
             let under_vlan_devices = below.contains(&link.index());
-            bridge
-                .ports
-                .insert(link.index(), Port { under_vlan_devices, ..port(link, defaults) });
+            bridge.ports.insert(link.index(), Port { under_vlan_devices, ..port(link, defaults) });
         }
     }
     bridges

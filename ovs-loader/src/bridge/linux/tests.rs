@@ -206,12 +206,9 @@ fn vlan_filtering_is_read_and_its_protocol_has_to_be_802_1q() {
     const IFLA_BR_VLAN_PROTOCOL: u16 = 8;
     let defaults = Defaults { ttl: 64, source_ports: (1, 2) };
     let why = Why::new(Reason::VlanFiltering, "vlan_protocol 802.1ad");
-    for (on, protocol, why) in [
-        (0, 0x8100_u16, vec![]),
-        (1, 0x8100, vec![]),
-        (0, 0x88a8, vec![]),
-        (1, 0x88a8, vec![why]),
-    ] {
+    for (on, protocol, why) in
+        [(0, 0x8100_u16, vec![]), (1, 0x8100, vec![]), (0, 0x88a8, vec![]), (1, 0x88a8, vec![why])]
+    {
         let data = [
             attribute(IFLA_BR_VLAN_FILTERING, &[on]),
             attribute(IFLA_BR_VLAN_PROTOCOL, &protocol.to_be_bytes()),

@@ -103,9 +103,8 @@ fn parse(payload: &[u8]) -> Option<(IfIndex, Vec<Membership>)> {
 }
 
 fn entry(attributes: &[u8]) -> Option<Membership> {
-    let word = |bytes: &[u8], at: usize| {
-        bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes)
-    };
+    let word =
+        |bytes: &[u8], at: usize| bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes);
     let (mut info, mut last, mut state) = (None, None, BR_STATE_FORWARDING);
     for attribute in NlasIterator::new(attributes).filter_map(Result::ok) {
         let value = attribute.value();
@@ -135,7 +134,8 @@ mod tests {
             .map(|at| u8::from_str_radix(&MESSAGE[at * 2..at * 2 + 2], 16).unwrap())
             .collect();
         let one = |first, last, flags, state| Membership { first, last, flags, state };
-        let expected = vec![one(10, 10, 6, 3), one(20, 20, 0, 3), one(21, 21, 0, 4), one(22, 22, 0, 3)];
+        let expected =
+            vec![one(10, 10, 6, 3), one(20, 20, 0, 3), one(21, 21, 0, 4), one(22, 22, 0, 3)];
         assert_eq!(parse(&bytes), Some((5, expected)));
         assert_eq!(parse(&bytes[..7]), None);
     }
