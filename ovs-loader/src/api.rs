@@ -8,7 +8,7 @@ pub mod report;
 mod routes;
 mod server;
 
-pub use server::{BindError, ServerGuard, serve};
+pub use server::{BindError, Listener, ServerGuard, serve};
 
 use std::path::Path;
 

@@ -26,8 +26,9 @@ mod tables;
 pub async fn execute(cli: Cli) -> Result<()> {
     let client = Client::new(&cli.socket);
     match cli.command {
-        Command::Run { config, ovs_rundir, takeover, attach } => {
-            let config = Config::load(config.as_deref())?;
+        Command::Run { config, ovs_rundir, docker, sockets, takeover, attach } => {
+            let mut config = Config::load(config.as_deref())?;
+            sockets.over(docker, &mut config.docker);
             let ovs_rundirs = rundirs(ovs_rundir, &config);
             preflight::pass(&cli.bpffs)?;
             let hook = attach.hook();

@@ -11,7 +11,7 @@ use crate::bridge::provision::BridgeSpec;
 
 mod error;
 mod parse;
-mod suggest;
+pub(crate) mod suggest;
 
 /// What the configuration file says; the default is that of a file with nothing in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,8 +20,21 @@ pub struct Config {
     pub accelerate: Accelerate,
     /// `rundirs` of section `[ovs]`: where each Open vSwitch has its sockets.
     pub ovs_rundirs: Option<Vec<PathBuf>>,
+    /// Section `[docker]`.
+    pub docker: Docker,
     /// Sections `[[bridge]]`: bridges to create or complete at start.
     pub bridges: Vec<BridgeSpec>,
+}
+
+/// Section `[docker]`: networks of Docker's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Docker {
+    /// Serve them.
+    pub enabled: bool,
+    /// The socket on which Docker calls.
+    pub plugin: Option<PathBuf>,
+    /// Docker's own socket.
+    pub socket: Option<PathBuf>,
 }
 
 /// Section `[accelerate]`.

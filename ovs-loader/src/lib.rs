@@ -12,5 +12,7 @@ pub mod daemon;
 pub mod datapath;
 pub mod docker;
 pub mod mirror;
+pub mod plugin;
 pub mod rules;
+pub mod state;
 pub mod underlay;

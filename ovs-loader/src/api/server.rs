@@ -7,6 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use axum::Router;
 use nix::sys::stat::{Mode, umask};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -16,21 +17,33 @@ use super::{Request, routes, shown};
 /// How long answers under way may take once the server is to end.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Why the control socket can't be opened.
+/// Why a socket can't be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// A daemon answers there.
     #[error(
-        "another ovs-loader answers at {0}: stop it, take over with --takeover, or name another \
-         --socket"
+        "another ovs-loader answers at {path}: stop it, take over with --takeover, or name another \
+         {option}"
     )]
-    InUse(String),
+    InUse {
+        /// Its path.
+        path: String,
+        /// What moves it.
+        option: &'static str,
+    },
     /// Something else is there.
-    #[error("{0} exists and is not a socket: name another --socket")]
-    NotSocket(String),
+    #[error("{path} exists and is not a socket: name another {option}")]
+    NotSocket {
+        /// Its path.
+        path: String,
+        /// What moves it.
+        option: &'static str,
+    },
     /// The system refuses.
-    #[error("cannot open the control socket {path}")]
+    #[error("cannot open {what} {path}")]
     Io {
+        /// What it is.
+        what: &'static str,
         /// Its path.
         path: String,
         /// Why.
@@ -66,47 +79,77 @@ impl Drop for ServerGuard {
 /// Opens the control socket at `path` and answers there until the guard is dropped. Each request
 /// goes to `sender`. Call within a tokio runtime.
 ///
-/// The socket can be opened by root only, from its first moment on. A missing parent directory is
-/// made. A socket where nobody answers is replaced.
-///
 /// # Errors
 /// Another daemon answers there, something else is there, or the system refuses.
 pub fn serve(path: &Path, sender: mpsc::Sender<Request>) -> Result<ServerGuard, BindError> {
-    let failed = |source| BindError::Io { path: shown(path), source };
-    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        fs::DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(failed)?;
-    }
-    clear(path)?;
-    let listener = bind_private(path).map_err(failed)?;
-    let socket = SocketFile::of(path).map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
-    let listener = tokio::net::UnixListener::from_std(listener).map_err(failed)?;
+    Listener::bind(path, "the control socket", "--socket")?.serve(routes::router(sender))
+}
 
-    let (stop, stopped) = oneshot::channel::<()>();
-    let task = tokio::spawn(async move {
-        let server = axum::serve(listener, routes::router(sender))
-            // The sender is never used: dropping it is the signal.
-            .with_graceful_shutdown(async { drop(stopped.await) });
-        if let Err(error) = server.await {
-            tracing::error!("the control socket failed: {error}");
+/// A socket that is open, and where nobody answers yet.
+#[derive(Debug)]
+pub struct Listener {
+    listener: UnixListener,
+    socket: SocketFile,
+    what: &'static str,
+}
+
+impl Listener {
+    /// Opens a socket; for messages, what it is and which option moves it.
+    ///
+    /// It can be opened by root only, from its first moment on. A missing parent directory is made.
+    /// A socket where nobody answers is replaced.
+    ///
+    /// # Errors
+    /// Another daemon answers there, something else is there, or the system refuses.
+    pub fn bind(path: &Path, what: &'static str, option: &'static str) -> Result<Self, BindError> {
+        let failed = |source| BindError::Io { what, path: shown(path), source };
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            fs::DirBuilder::new().recursive(true).mode(0o755).create(parent).map_err(failed)?;
         }
-    });
-    Ok(ServerGuard { socket, stop: Some(stop), task })
+        clear(path, option, &failed)?;
+        let listener = bind_private(path).map_err(failed)?;
+        let socket = SocketFile::of(path).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        Ok(Self { listener, socket, what })
+    }
+
+    /// Answers until the guard is dropped. Call within a tokio runtime.
+    ///
+    /// # Errors
+    /// The system refuses.
+    pub fn serve(self, router: Router) -> Result<ServerGuard, BindError> {
+        let Self { listener, socket, what } = self;
+        let listener = tokio::net::UnixListener::from_std(listener)
+            .map_err(|source| BindError::Io { what, path: shown(&socket.path), source })?;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let task = tokio::spawn(async move {
+            let server = axum::serve(listener, router)
+                // The sender is never used: dropping it is the signal.
+                .with_graceful_shutdown(async { drop(stopped.await) });
+            if let Err(error) = server.await {
+                tracing::error!("{what} failed: {error}");
+            }
+        });
+        Ok(ServerGuard { socket, stop: Some(stop), task })
+    }
 }
 
 /// Removes a socket that a dead daemon left behind.
-fn clear(path: &Path) -> Result<(), BindError> {
-    let failed = |source| BindError::Io { path: shown(path), source };
+fn clear(
+    path: &Path,
+    option: &'static str,
+    failed: &impl Fn(io::Error) -> BindError,
+) -> Result<(), BindError> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(failed(error)),
         Ok(found) if !found.file_type().is_socket() => {
-            return Err(BindError::NotSocket(shown(path)));
+            return Err(BindError::NotSocket { path: shown(path), option });
         }
         Ok(_) => {}
     }
     match UnixStream::connect(path) {
-        Ok(_) => Err(BindError::InUse(shown(path))),
+        Ok(_) => Err(BindError::InUse { path: shown(path), option }),
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             fs::remove_file(path).map_err(failed)
         }

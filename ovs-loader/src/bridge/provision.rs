@@ -15,11 +15,13 @@ pub use error::Error;
 
 mod change;
 mod error;
+mod look;
 mod message;
 mod spec;
 mod veth;
 mod vlan;
 
+pub use look::{Interface, look, owners};
 pub use spec::{BridgeSpec, TunnelSpec};
 pub use veth::{Owner, VethSpec, add_veth, del_interface, interfaces, owner};
 pub use vlan::{add_access_port, set_access_vlan};

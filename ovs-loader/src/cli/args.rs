@@ -9,6 +9,7 @@ use super::docker;
 use crate::api::DEFAULT_SOCKET;
 use crate::bridge::model::Encap;
 use crate::bridge::provision::TunnelSpec;
+use crate::config;
 use crate::datapath::Hook;
 
 /// A fast path for the kernel bridges that join containers across hosts.
@@ -78,6 +79,11 @@ pub(super) enum Command {
         /// Where an Open vSwitch has its sockets [default: /var/run/openvswitch]; may be repeated
         #[arg(long, value_name = "DIR")]
         ovs_rundir: Vec<PathBuf>,
+        /// Serve Docker's networks: `docker network create -d ovs-ebpf …`
+        #[arg(long)]
+        docker: bool,
+        #[command(flatten)]
+        sockets: DockerSockets,
         /// Replace the daemon that runs, without a packet leaving the fast path
         #[arg(long)]
         takeover: bool,
@@ -160,6 +166,11 @@ const CONFIG_EXAMPLE: &str = r#"Configuration (everything is optional; the value
   [ovs]
   rundirs = ["/var/run/openvswitch"]   # where each Open vSwitch has its sockets
 
+  [docker]
+  enabled = true                 # serve `docker network create -d ovs-ebpf`; default: false
+  plugin = "/run/docker/plugins/ovs-ebpf.sock"
+  socket = "/var/run/docker.sock"
+
   [[bridge]]                     # created or completed at start
   name = "br-ex"
   tunnel = "vxlan"               # or "gre"
@@ -167,6 +178,26 @@ const CONFIG_EXAMPLE: &str = r#"Configuration (everything is optional; the value
   local = "192.0.2.1"
   remotes = ["192.0.2.2"]
   ports = ["veth-a"]"#;
+
+#[derive(Clone, Debug, Args)]
+pub(super) struct DockerSockets {
+    /// The socket on which Docker calls [default: /run/docker/plugins/ovs-ebpf.sock]; the driver has
+    /// the name of the file
+    #[arg(long, value_name = "PATH")]
+    docker_plugin: Option<PathBuf>,
+    /// Docker's own socket [default: /var/run/docker.sock]
+    #[arg(long, value_name = "PATH")]
+    docker_socket: Option<PathBuf>,
+}
+
+impl DockerSockets {
+    /// The configuration with what the command line says instead.
+    pub(super) fn over(self, docker: bool, config: &mut config::Docker) {
+        config.enabled |= docker;
+        config.plugin = self.docker_plugin.or(config.plugin.take());
+        config.socket = self.docker_socket.or(config.socket.take());
+    }
+}
 
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct Attach {

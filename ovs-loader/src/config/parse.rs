@@ -28,6 +28,7 @@ const GRE_KEY: RangeInclusive<i64> = 0..=u32::MAX as i64;
 struct File {
     accelerate: Section,
     ovs: Ovs,
+    docker: Docker,
     bridge: Vec<Spanned<Bridge>>,
 }
 
@@ -48,6 +49,14 @@ struct Section {
 #[serde(deny_unknown_fields, default)]
 struct Ovs {
     rundirs: Option<Vec<PathBuf>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Docker {
+    enabled: bool,
+    plugin: Option<PathBuf>,
+    socket: Option<PathBuf>,
 }
 
 #[derive(Deserialize)]
@@ -79,7 +88,9 @@ pub(super) fn parse(text: &str) -> Result<Config, Mistake> {
         bridges.push(spec);
     }
     let accelerate = accelerate(&file.accelerate)?;
-    Ok(Config { accelerate, ovs_rundirs: file.ovs.rundirs, bridges })
+    let Docker { enabled, plugin, socket } = file.docker;
+    let docker = super::Docker { enabled, plugin, socket };
+    Ok(Config { accelerate, ovs_rundirs: file.ovs.rundirs, docker, bridges })
 }
 
 fn accelerate(section: &Section) -> Result<Accelerate, Mistake> {

@@ -21,6 +21,9 @@ pub(super) fn help(message: &str) -> String {
             "write a list in brackets: [\"…\"], or [[bridge]] for a bridge's section"
         }
         Some(expected) if expected.starts_with("struct Ovs") => "write it as a section: [ovs]",
+        Some(expected) if expected.starts_with("struct Docker") => {
+            "write it as a section: [docker]"
+        }
         Some(expected) if expected.starts_with("struct") => "write it as a section: [accelerate]",
         _ => "see the example in `ovs-loader run --help`",
     };
@@ -39,7 +42,7 @@ fn unknown(rest: &str, known_are: &str) -> String {
 }
 
 /// The known name that is at most a third of its letters away.
-fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     known
         .iter()
         .map(|candidate| (distance(name, candidate), *candidate))

@@ -18,8 +18,9 @@ use crate::api::{self, Refusal, Request};
 use crate::bridge::provision;
 use crate::config::Config;
 use crate::datapath::{self, Datapath, Hook, Lock};
-use crate::docker::keeper::Keeper;
+use crate::docker::{self, keeper::Keeper};
 use crate::mirror::TunnelIds;
+use crate::plugin::{self, Plugin};
 use follower::{Follower, Host};
 
 /// How often everything is read again, for what the kernel does not announce.
@@ -84,7 +85,7 @@ pub async fn run(options: RunOptions) -> Result<()> {
             Err(error) => return Err(error.into()),
         }
     }
-    let settings = options.config.accelerate;
+    let settings = options.config.accelerate.clone();
     let host = Host::open(&options.ovs_rundirs, &settings).await?;
     let lease = Duration::from_secs(u64::from(settings.lease_seconds));
     let datapath = Datapath::open(lock, settings.fdb_capacity, options.hook)?;
@@ -96,6 +97,7 @@ pub async fn run(options: RunOptions) -> Result<()> {
             tracing::warn!("containers that restart are not attached again: {state}: {error}");
         })
         .ok();
+    let plugin = plugin(&options)?;
     sd_notify::notify(&[sd_notify::NotifyState::Ready]).context("cannot notify systemd")?;
     tracing::info!("running, control socket {}", options.socket.display());
 
@@ -142,6 +144,7 @@ pub async fn run(options: RunOptions) -> Result<()> {
         }
     };
     sd_notify::notify(&[sd_notify::NotifyState::Stopping]).context("cannot notify systemd")?;
+    drop(plugin);
     drop(keeper);
     server.shutdown().await;
     if let End::Down = end {
@@ -153,6 +156,22 @@ pub async fn run(options: RunOptions) -> Result<()> {
         tracing::info!("detached: traffic goes through the bridges");
     }
     Ok(())
+}
+
+/// Serves Docker's networks, if that is wanted.
+fn plugin(options: &RunOptions) -> Result<Option<Plugin>> {
+    let config = &options.config.docker;
+    if !config.enabled {
+        return Ok(None);
+    }
+    let places = plugin::Places {
+        state: options.state.clone(),
+        socket: config.plugin.clone().unwrap_or_else(|| plugin::DEFAULT_SOCKET.into()),
+        engine: config.socket.clone().unwrap_or_else(|| docker::DEFAULT_SOCKET.into()),
+        rundirs: options.ovs_rundirs.clone(),
+    };
+    tracing::info!("serving Docker's networks at {}", places.socket.display());
+    Ok(Some(Plugin::start(places)?))
 }
 
 /// Asks the running daemon to leave everything to this one. Without one there is nothing to take over

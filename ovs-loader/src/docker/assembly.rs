@@ -5,6 +5,7 @@ use std::os::fd::AsFd as _;
 use super::find::Attached;
 use super::inside::Inside;
 use super::namespace::Namespace;
+use super::ovs::NewPort;
 use super::record::{Attachment, Container, Locked, Phase};
 use super::{Attacher, Error, ovs};
 use crate::bridge::provision::{self, VethSpec};
@@ -59,7 +60,9 @@ impl Attacher {
         attachment: &Attachment,
         namespace: &Namespace,
     ) -> Result<(), Error> {
-        let Attachment { port, bridge, backend, interface, mac, mtu, phase, .. } = attachment;
+        let Attachment {
+            port, bridge, backend, container, interface, mac, mtu, vlan, phase, ..
+        } = attachment;
         if let Phase::Pending { creates_bridge: true } = phase {
             backend.create(bridge, self.wait).await?;
         }
@@ -72,7 +75,10 @@ impl Attacher {
         };
         provision::add_veth(&veth).await?;
         Inside::open(namespace)?.configure(&attachment.settings()).await?;
-        backend.attach(attachment, self.wait).await
+        // As ovs-docker writes them.
+        let ids = [("container_id", &*container.name), ("container_iface", &**interface)];
+        let port = NewPort { bridge, name: port, vlan: *vlan, ids: &ids };
+        backend.attach(&port, self.wait).await
     }
 
     /// Takes away whatever there is of an attachment. Goes on after a failure, and gives them all.

@@ -2,13 +2,14 @@
 
 use std::path::Path;
 
-use super::record::{Attachment, Backend};
-use super::{Error, ovs};
+use super::Error;
+use super::ovs::{self, NewPort};
+use super::record::Backend;
 use crate::bridge::provision::{self, Owner};
 
 impl Backend {
     /// Whose a bridge is; `None` if nobody has one of that name.
-    pub(super) async fn of(bridge: &str, rundir: &Path) -> Result<Option<Self>, Error> {
+    pub(crate) async fn of(bridge: &str, rundir: &Path) -> Result<Option<Self>, Error> {
         if let Some(mut switch) = ovs::connect_if_there(rundir).await?
             && switch.has_bridge(bridge).await?
         {
@@ -18,7 +19,7 @@ impl Backend {
     }
 
     /// Whose a new bridge is to be: Open vSwitch's where it runs.
-    pub(super) async fn for_new(rundir: &Path) -> Result<Self, Error> {
+    pub(crate) async fn for_new(rundir: &Path) -> Result<Self, Error> {
         Ok(match ovs::connect_if_there(rundir).await? {
             Some(_) => Self::Ovs { rundir: rundir.to_owned() },
             None => Self::Linux,
@@ -26,7 +27,7 @@ impl Backend {
     }
 
     /// Whether a bridge has a port, and this host its device.
-    pub(super) async fn has(&self, bridge: &str, port: &str) -> Result<bool, Error> {
+    pub(crate) async fn has(&self, bridge: &str, port: &str) -> Result<bool, Error> {
         let owner = provision::owner(port).await?;
         Ok(match self {
             Self::Linux => owner == Owner::Port(bridge.to_owned()),
@@ -36,8 +37,16 @@ impl Backend {
         })
     }
 
+    /// Whether there is such a bridge.
+    pub(crate) async fn exists(&self, bridge: &str) -> Result<bool, Error> {
+        Ok(match self {
+            Self::Linux => provision::is_bridge(bridge).await?,
+            Self::Ovs { rundir } => ovs::connect(rundir).await?.has_bridge(bridge).await?,
+        })
+    }
+
     /// Creates a bridge.
-    pub(super) async fn create(&self, bridge: &str, wait: bool) -> Result<(), Error> {
+    pub(crate) async fn create(&self, bridge: &str, wait: bool) -> Result<(), Error> {
         match self {
             Self::Linux => provision::add_bridge(bridge).await.map(drop)?,
             Self::Ovs { rundir } => ovs::connect(rundir).await?.add_bridge(bridge, wait).await?,
@@ -46,7 +55,7 @@ impl Backend {
     }
 
     /// Deletes a bridge that nobody else uses.
-    pub(super) async fn delete_if_empty(&self, bridge: &str) -> Result<(), Error> {
+    pub(crate) async fn delete_if_empty(&self, bridge: &str) -> Result<(), Error> {
         match self {
             Self::Linux => provision::del_bridge_if_empty(bridge).await?,
             Self::Ovs { rundir } => ovs::connect(rundir).await?.del_bridge_if_empty(bridge).await?,
@@ -54,21 +63,22 @@ impl Backend {
         Ok(())
     }
 
-    /// Makes the attachment's port one of its bridge, and brings it up.
-    pub(super) async fn attach(&self, attachment: &Attachment, wait: bool) -> Result<(), Error> {
-        let Attachment { bridge, port, vlan, .. } = attachment;
+    /// Makes an interface a port of a bridge, and brings it up.
+    pub(crate) async fn attach(&self, port: &NewPort<'_>, wait: bool) -> Result<(), Error> {
         match self {
-            Self::Linux => provision::add_access_port(bridge, port, *vlan).await.map(drop)?,
+            Self::Linux => {
+                provision::add_access_port(port.bridge, port.name, port.vlan).await.map(drop)?;
+            }
             Self::Ovs { rundir } => {
-                ovs::connect(rundir).await?.add_port(attachment, wait).await?;
-                provision::bring_up(port).await?;
+                ovs::connect(rundir).await?.add_port(port, wait).await?;
+                provision::bring_up(port.name).await?;
             }
         }
         Ok(())
     }
 
     /// Takes a port out of its bridge. A Linux bridge forgets it when it is deleted.
-    pub(super) async fn detach(&self, port: &str) -> Result<(), Error> {
+    pub(crate) async fn detach(&self, port: &str) -> Result<(), Error> {
         match self {
             Self::Linux => Ok(()),
             Self::Ovs { rundir } => ovs::connect(rundir).await?.del_port(port).await,

@@ -1,8 +1,10 @@
-//! Docker's API on its socket, as far as it is needed: one container, and what happens to containers.
+//! Docker's API on its socket, as far as it is needed: one container or network, and what happens to
+//! them.
 //!
 //! Paths carry no version, so that the engine answers in its newest; the fields read here have been
 //! there since version 1.21.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,6 +14,7 @@ use hyper::client::conn::http1;
 use hyper::{Request, Response, StatusCode, header};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
@@ -23,6 +26,11 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// `{"type":["container"],"event":["start","die","destroy"]}`
 const EVENTS: &str = "/events?filters=%7B%22type%22%3A%5B%22container%22%5D%2C\
     %22event%22%3A%5B%22start%22%2C%22die%22%2C%22destroy%22%5D%7D";
+
+/// `{"type":["network","container"],"event":["create","connect","disconnect","destroy","rename"]}`
+const NETWORK_EVENTS: &str = "/events?filters=%7B%22type%22%3A%5B%22network%22%2C%22container%22%5D\
+    %2C%22event%22%3A%5B%22create%22%2C%22connect%22%2C%22disconnect%22%2C%22destroy%22%2C\
+    %22rename%22%5D%7D";
 
 /// An engine by its socket. Every question connects anew.
 #[derive(Clone, Debug)]
@@ -70,6 +78,30 @@ struct State {
     started_at: String,
 }
 
+/// A network as the engine has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownNetwork {
+    /// Its name.
+    pub name: String,
+    /// The containers' names by their endpoints' ids.
+    pub containers: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct InspectedNetwork {
+    name: String,
+    containers: BTreeMap<String, InspectedEndpoint>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct InspectedEndpoint {
+    name: String,
+    #[serde(rename = "EndpointID")]
+    endpoint: String,
+}
+
 #[derive(Deserialize)]
 struct Problem {
     message: String,
@@ -96,9 +128,33 @@ impl Engine {
         if !is_reference(container) {
             return Ok(None);
         }
+        let path = format!("/containers/{container}/json");
+        let Some(Inspected { id, name, state }) = self.ask(&path).await? else { return Ok(None) };
+        let run = Run { pid: state.pid, started: state.started_at };
+        Ok(Some(Container {
+            id,
+            name: name.trim_start_matches('/').to_owned(),
+            run: (state.running && run.pid > 0).then_some(run),
+            state: state.status,
+        }))
+    }
+
+    /// A network by its id; `None` if there is none.
+    ///
+    /// # Errors
+    /// The engine does not answer, or not like one.
+    pub async fn network(&self, id: &str) -> Result<Option<KnownNetwork>, Error> {
+        let network: Option<InspectedNetwork> = self.ask(&format!("/networks/{id}")).await?;
+        Ok(network.map(|InspectedNetwork { name, containers }| KnownNetwork {
+            name,
+            containers: containers.into_values().map(|one| (one.endpoint, one.name)).collect(),
+        }))
+    }
+
+    /// Asks for one thing; `None` if the engine has no such.
+    async fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Error> {
         let answer = async {
-            let (response, _connection) =
-                self.get(&format!("/containers/{container}/json")).await?;
+            let (response, _connection) = self.get(path).await?;
             let status = response.status();
             let body = response.into_body().collect().await.map_err(|error| self.failed(error))?;
             Ok::<_, Error>((status, body.to_bytes()))
@@ -109,15 +165,7 @@ impl Engine {
         match status {
             StatusCode::NOT_FOUND => Ok(None),
             StatusCode::OK => {
-                let Inspected { id, name, state } =
-                    serde_json::from_slice(&body).map_err(|error| self.failed(error))?;
-                let run = Run { pid: state.pid, started: state.started_at };
-                Ok(Some(Container {
-                    id,
-                    name: name.trim_start_matches('/').to_owned(),
-                    run: (state.running && run.pid > 0).then_some(run),
-                    state: state.status,
-                }))
+                serde_json::from_slice(&body).map(Some).map_err(|error| self.failed(error))
             }
             status => {
                 let problem = serde_json::from_slice::<Problem>(&body);
@@ -134,7 +182,19 @@ impl Engine {
     /// # Errors
     /// The engine does not answer.
     pub async fn events(&self) -> Result<Events, Error> {
-        let (response, connection) = tokio::time::timeout(self.limit, self.get(EVENTS))
+        self.listen(EVENTS).await
+    }
+
+    /// What happens to networks and to the names of containers from now on.
+    ///
+    /// # Errors
+    /// The engine does not answer.
+    pub async fn network_events(&self) -> Result<Events, Error> {
+        self.listen(NETWORK_EVENTS).await
+    }
+
+    async fn listen(&self, path: &str) -> Result<Events, Error> {
+        let (response, connection) = tokio::time::timeout(self.limit, self.get(path))
             .await
             .unwrap_or_else(|_| Err(self.failed("no answer in time")))?;
         match response.status() {
@@ -172,7 +232,7 @@ impl Drop for Connection {
     }
 }
 
-/// A stream of what happens to containers. That something did is all that matters: whoever hears it
+/// A stream of what happens. That something did is all that matters: whoever hears it
 /// asks how things are.
 #[derive(Debug)]
 pub struct Events {
@@ -181,7 +241,7 @@ pub struct Events {
 }
 
 impl Events {
-    /// Waits until a container starts, dies or is deleted; false when the engine has gone.
+    /// Waits until something happens; false when the engine has gone.
     pub async fn next(&mut self) -> bool {
         loop {
             match self.body.frame().await {

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use crate::bridge::netlink::Refused;
 use crate::bridge::ovs::db;
 use crate::bridge::provision;
+use crate::state;
 
 /// A container could not be attached or detached.
 #[derive(Debug, thiserror::Error)]
@@ -160,26 +161,8 @@ pub enum Error {
     #[error("no permission to write {0}: run as root, for example with sudo")]
     Permission(PathBuf),
     /// A file of the state directory.
-    #[error("cannot {doing} {path}: {reason}")]
-    State {
-        /// What was being done.
-        doing: &'static str,
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        reason: io::Error,
-    },
-    /// A file is none of ours.
-    #[error(
-        "{path} does not describe an attachment: {problem}; move it away, and delete the port of \
-         its name with `ip link del`"
-    )]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        problem: serde_json::Error,
-    },
+    #[error(transparent)]
+    State(#[from] state::Error),
     /// Another process changes attachments.
     #[error("{0} is held by another ovs-loader for too long: see what it waits for")]
     Locked(PathBuf),
@@ -209,17 +192,22 @@ impl Error {
 
     /// All that it says, with what the lower layers add.
     pub(super) fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut source = std::error::Error::source(self);
-        while let Some(error) = source {
-            text += &format!(": {error}");
-            source = error.source();
-        }
-        text
+        chain(self)
     }
 
     /// With what could not be taken back.
     pub(super) fn and_left(self, left: Vec<String>) -> Self {
         if left.is_empty() { self } else { Self::Left { error: Box::new(self), left } }
     }
+}
+
+/// All that an error says, with what the lower layers add.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text += &format!(": {error}");
+        source = error.source();
+    }
+    text
 }

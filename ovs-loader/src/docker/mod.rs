@@ -10,11 +10,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 pub use error::Error;
+pub(crate) use error::chain;
 pub use find::{Listed, Listing};
 
 use crate::bridge::model::Mac;
 use crate::bridge::ovs::DEFAULT_RUNDIR;
 use crate::bridge::provision::{self, Owner};
+use crate::state;
 use engine::Engine;
 use find::{Attached, Identity};
 use inside::Inside;
@@ -30,7 +32,7 @@ mod find;
 mod inside;
 pub mod keeper;
 mod namespace;
-mod ovs;
+pub(crate) mod ovs;
 mod reconcile;
 pub mod record;
 pub mod spec;
@@ -328,7 +330,7 @@ impl Attacher {
 /// A new port's name and a MAC for the container: random, the MAC locally administered.
 fn names() -> Result<(String, Mac), Error> {
     let path = Path::new("/proc/sys/kernel/random/uuid");
-    let uuid = fs::read_to_string(path).map_err(|reason| Error::State {
+    let uuid = fs::read_to_string(path).map_err(|reason| state::Error::Io {
         doing: "read",
         path: path.to_owned(),
         reason,

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::Error;
-use super::record::Attachment;
 use crate::bridge::ovs::db::{self, Client, Condition, Mutation, Outcome, Transaction};
 use crate::bridge::ovs::jsonrpc;
 use crate::bridge::ovs::value::{Atom, Datum, Row, Uuid};
@@ -29,18 +28,44 @@ pub(super) struct Port {
     pub(super) vlan: Option<u16>,
 }
 
+/// A port to be added.
+#[derive(Debug)]
+pub(crate) struct NewPort<'a> {
+    /// The bridge.
+    pub(crate) bridge: &'a str,
+    /// The port's and its interface's name.
+    pub(crate) name: &'a str,
+    /// The VLAN of an access port.
+    pub(crate) vlan: Option<u16>,
+    /// The Interface row's `external_ids`.
+    pub(crate) ids: &'a [(&'a str, &'a str)],
+}
+
+/// A tunnel's port to be added.
+#[derive(Debug)]
+pub(crate) struct NewTunnel<'a> {
+    /// The bridge.
+    pub(crate) bridge: &'a str,
+    /// The port's and its interface's name.
+    pub(crate) name: &'a str,
+    /// `gre` or `vxlan`.
+    pub(crate) kind: &'a str,
+    /// The interface's options.
+    pub(crate) options: &'a [(&'a str, &'a str)],
+}
+
 /// One Open vSwitch.
-pub(super) struct Switch {
+pub(crate) struct Switch {
     client: Client,
 }
 
 /// Connects to the Open vSwitch of a directory.
-pub(super) async fn connect(rundir: &Path) -> Result<Switch, Error> {
+pub(crate) async fn connect(rundir: &Path) -> Result<Switch, Error> {
     Ok(Switch { client: Client::connect(rundir).await? })
 }
 
 /// As [`connect`]; `None` if none runs.
-pub(super) async fn connect_if_there(rundir: &Path) -> Result<Option<Switch>, Error> {
+pub(crate) async fn connect_if_there(rundir: &Path) -> Result<Option<Switch>, Error> {
     match Client::connect(rundir).await {
         Ok(client) => Ok(Some(Switch { client })),
         Err(db::Error::Connection(jsonrpc::Error::Connect { .. })) => Ok(None),
@@ -49,9 +74,20 @@ pub(super) async fn connect_if_there(rundir: &Path) -> Result<Option<Switch>, Er
 }
 
 impl Switch {
-    pub(super) async fn has_bridge(&mut self, bridge: &str) -> Result<bool, Error> {
+    pub(crate) async fn has_bridge(&mut self, bridge: &str) -> Result<bool, Error> {
         let named = [Condition::equal("name", bridge)];
         Ok(!self.select("Bridge", &named, &["name"]).await?.is_empty())
+    }
+
+    /// The bridge that has a port of this name.
+    pub(crate) async fn bridge_of(&mut self, port: &str) -> Result<Option<String>, Error> {
+        let ports = self.select("Port", &[Condition::equal("name", port)], &["_uuid"]).await?;
+        let Some(uuid) = ports.first().and_then(|row| row.uuids("_uuid").next()) else {
+            return Ok(None);
+        };
+        let owner = [Condition::includes("ports", uuid.clone())];
+        let bridges = self.select("Bridge", &owner, &["name"]).await?;
+        Ok(bridges.first().map(|row| row.text("name").to_owned()))
     }
 
     /// Every port of a container.
@@ -119,26 +155,67 @@ impl Switch {
         self.change(remove, false).await
     }
 
-    /// `ovs-vsctl add-port` with `ovs-docker`'s external_ids. Where a row of the port's name is left
-    /// of an earlier run of the container, the new one replaces it.
-    pub(super) async fn add_port(
+    /// `ovs-vsctl add-port`. Where a row of the port's name is left of an earlier run of the
+    /// container, the new one replaces it.
+    pub(crate) async fn add_port(&mut self, port: &NewPort<'_>, wait: bool) -> Result<(), Error> {
+        let NewPort { bridge, name, vlan, ids } = *port;
+        let interface =
+            Row::new([("name", name.into()), ("external_ids", Datum::map(ids.iter().copied()))]);
+        let mut row = Row::new([("name", name.into()), ("interfaces", named("i"))]);
+        row.0.extend(vlan.map(|vlan| ("tag".to_owned(), i64::from(vlan).into())));
+        self.add(bridge, name, &interface, &row, wait).await
+    }
+
+    /// `ovs-vsctl add-port … type=gre`. The port is protected: in a full mesh tunnels must not
+    /// forward to one another.
+    pub(crate) async fn add_tunnel(
         &mut self,
-        attachment: &Attachment,
+        tunnel: &NewTunnel<'_>,
         wait: bool,
     ) -> Result<(), Error> {
-        let Attachment { bridge, port: name, container, interface, vlan, .. } = attachment;
+        let NewTunnel { bridge, name, kind, options } = *tunnel;
+        let interface = Row::new([
+            ("name", name.into()),
+            ("type", kind.into()),
+            ("options", Datum::map(options.iter().copied())),
+        ]);
+        let row = Row::new([
+            ("name", name.into()),
+            ("interfaces", named("i")),
+            ("protected", true.into()),
+        ]);
+        self.add(bridge, name, &interface, &row, wait).await
+    }
+
+    /// `ovs-vsctl --may-exist add-port` of a NIC.
+    pub(crate) async fn add_nic(
+        &mut self,
+        bridge: &str,
+        name: &str,
+        wait: bool,
+    ) -> Result<(), Error> {
+        if self.tag(name).await?.is_some() {
+            return Ok(());
+        }
+        self.add_port(&NewPort { bridge, name, vlan: None, ids: &[] }, wait).await
+    }
+
+    async fn add(
+        &mut self,
+        bridge: &str,
+        name: &str,
+        interface: &Row,
+        port: &Row,
+        wait: bool,
+    ) -> Result<(), Error> {
         self.del_port(name).await?;
-        let ids = [("container_id", &*container.name), ("container_iface", interface)];
-        let row = Row::new([("name", (&**name).into()), ("external_ids", Datum::map(ids))]);
-        let mut port = Row::new([("name", (&**name).into()), ("interfaces", named("i"))]);
-        port.0.extend(vlan.map(|vlan| ("tag".to_owned(), i64::from(vlan).into())));
-        let condition = [Condition::equal("name", &**bridge)];
-        let still_there = [Row::new([("name", (&**bridge).into())])];
+        let condition = [Condition::equal("name", bridge)];
+        let still_there = [Row::new([("name", bridge.into())])];
         let add = Transaction::new()
-            .comment(&format!("ovs-loader: attach {interface} of {} to {bridge}", container.name))
+            .comment(&format!("ovs-loader: add port {name} to {bridge}"))
             .wait_for_rows("Bridge", &condition, &["name"], &still_there, Duration::ZERO)
-            .insert_named("Interface", &row, "i")
-            .insert_named("Port", &port, "p")
+            .insert_named("Interface", interface, "i")
+            .insert_named("Port", port, "p")
             .mutate("Bridge", &condition, &[Mutation::insert("ports", named("p"))]);
         self.change(add, wait).await?;
         self.check(name, wait).await
@@ -146,7 +223,7 @@ impl Switch {
 
     /// `ovs-vsctl --if-exists del-port`, without waiting: what ovs-vswitchd does about it changes
     /// nothing here.
-    pub(super) async fn del_port(&mut self, name: &str) -> Result<(), Error> {
+    pub(crate) async fn del_port(&mut self, name: &str) -> Result<(), Error> {
         let condition = [Condition::equal("name", name)];
         let rows = self.select("Port", &condition, &["_uuid"]).await?;
         let Some(uuid) = rows.first().and_then(|row| row.uuids("_uuid").next()).cloned() else {
@@ -177,7 +254,7 @@ impl Switch {
     }
 
     /// The VLAN of a port, if it has one; `None` without the port.
-    pub(super) async fn tag(&mut self, name: &str) -> Result<Option<Option<u16>>, Error> {
+    pub(crate) async fn tag(&mut self, name: &str) -> Result<Option<Option<u16>>, Error> {
         let rows = self.select("Port", &[Condition::equal("name", name)], &["tag"]).await?;
         let tag = |row: &Row| row.integer("tag").and_then(|tag| u16::try_from(tag).ok());
         Ok(rows.first().map(tag))

@@ -1,12 +1,11 @@
 //! What is known of each attachment, on disk: it outlives the container's restart, the daemon's and
 //! the host's.
 //!
-//! One file for each, written beside its place, synced, and renamed into it. An attachment is
-//! written down before the first of its devices is made and marked as complete after the last, so
+//! One file for each ([`crate::state`]). An attachment is written down before the first of its devices is made and marked as complete after the last, so
 //! that whoever comes next can take away what a killed process had made so far.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Write as _};
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,6 +16,7 @@ use tokio::time::{Instant, sleep};
 use super::Error;
 use super::spec::{Prefix, Settings};
 use crate::bridge::model::Mac;
+use crate::state::{self, Files};
 
 /// How long another `ovs-loader` may hold the lock.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -148,17 +148,17 @@ fn or_default(mtu: Option<u32>) -> String {
     mtu.map_or_else(|| "the default".to_owned(), |mtu| mtu.to_string())
 }
 
-mod mac {
+pub(crate) mod mac {
     use serde::{Deserialize as _, Deserializer, Serializer, de};
 
     use crate::bridge::model::Mac;
     use crate::docker::spec::station;
 
-    pub(super) fn serialize<S: Serializer>(mac: &Mac, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(mac: &Mac, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(mac)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Mac, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Mac, D::Error> {
         station(&String::deserialize(from)?).map_err(de::Error::custom)
     }
 }
@@ -166,7 +166,7 @@ mod mac {
 /// The attachments of a host.
 #[derive(Clone, Debug)]
 pub struct Store {
-    directory: PathBuf,
+    files: Files<Attachment>,
     patience: Duration,
 }
 
@@ -174,13 +174,13 @@ impl Store {
     /// The attachments under a state directory, which need not exist yet.
     #[must_use]
     pub fn new(state: &Path) -> Self {
-        Self { directory: state.join("attachments"), patience: PATIENCE }
+        Self { files: Files::at(&state.join("attachments")), patience: PATIENCE }
     }
 
     /// Where the files are.
     #[must_use]
     pub fn directory(&self) -> &Path {
-        &self.directory
+        self.files.directory()
     }
 
     /// Every attachment, by bridge, container and interface.
@@ -188,30 +188,7 @@ impl Store {
     /// # Errors
     /// A file can't be read, or is none of ours.
     pub fn load(&self) -> Result<Vec<Attachment>, Error> {
-        let unreadable = |path: &Path| {
-            let path = path.to_owned();
-            move |reason| Error::State { doing: "read", path, reason }
-        };
-        let mut all: Vec<Attachment> = Vec::new();
-        let entries = match fs::read_dir(&self.directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(all),
-            entries => entries.map_err(unreadable(&self.directory))?,
-        };
-        for entry in entries {
-            let path = entry.map_err(unreadable(&self.directory))?.path();
-            if path.extension().is_none_or(|extension| extension != "json") {
-                continue;
-            }
-            match fs::read(&path) {
-                // Removed since.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(unreadable(&path)(error)),
-                Ok(bytes) => all.push(
-                    serde_json::from_slice(&bytes)
-                        .map_err(|problem| Error::Damaged { path, problem })?,
-                ),
-            }
-        }
+        let mut all = self.files.load()?;
         let key = |one: &Attachment| {
             (one.bridge.clone(), one.container.name.clone(), one.interface.clone())
         };
@@ -224,12 +201,12 @@ impl Store {
     /// # Errors
     /// Another process holds it for too long, or the directory can't be written.
     pub async fn lock(&self) -> Result<Locked<'_>, Error> {
-        let path = self.directory.join("lock");
+        let path = self.directory().join("lock");
         let failed = |reason: io::Error| match reason.kind() {
             io::ErrorKind::PermissionDenied => Error::Permission(path.clone()),
-            _ => Error::State { doing: "lock", path: path.clone(), reason },
+            _ => state::Error::Io { doing: "lock", path: path.clone(), reason }.into(),
         };
-        fs::create_dir_all(&self.directory).map_err(failed)?;
+        fs::create_dir_all(self.directory()).map_err(failed)?;
         let file = File::create(&path).map_err(failed)?;
         let deadline = Instant::now() + self.patience;
         loop {
@@ -264,16 +241,7 @@ impl Locked<'_> {
     /// # Errors
     /// The disk refuses; what was known before still is.
     pub fn save(&self, attachment: &Attachment) -> Result<(), Error> {
-        let path = self.path(&attachment.port);
-        let written = (|| {
-            let beside = path.with_extension("new");
-            let mut file = File::create(&beside)?;
-            file.write_all(&serde_json::to_vec_pretty(attachment)?)?;
-            file.sync_all()?;
-            fs::rename(&beside, &path)?;
-            self.sync()
-        })();
-        written.map_err(|reason| Error::State { doing: "write", path, reason })
+        Ok(self.store.files.save(&attachment.port, attachment)?)
     }
 
     /// Forgets an attachment.
@@ -281,20 +249,7 @@ impl Locked<'_> {
     /// # Errors
     /// The disk refuses.
     pub fn remove(&self, port: &str) -> Result<(), Error> {
-        let path = self.path(port);
-        match fs::remove_file(&path).and_then(|()| self.sync()) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            result => result.map_err(|reason| Error::State { doing: "remove", path, reason }),
-        }
-    }
-
-    fn path(&self, port: &str) -> PathBuf {
-        self.store.directory.join(port).with_extension("json")
-    }
-
-    /// A rename lasts once the directory is on disk.
-    fn sync(&self) -> io::Result<()> {
-        File::open(&self.store.directory)?.sync_all()
+        Ok(self.store.files.remove(port)?)
     }
 }
 

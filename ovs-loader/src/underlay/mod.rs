@@ -16,6 +16,7 @@ mod monitor;
 mod neighbour;
 mod route;
 mod rules;
+mod uplink;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
@@ -29,6 +30,7 @@ use self::monitor::{Event, Monitor, covers};
 pub use self::neighbour::NEIGHBOUR_PROTOCOL;
 use self::neighbour::Neighbour;
 use self::rules::UnprovableRule;
+pub use self::uplink::{Uplink, uplink};
 use crate::bridge::model::{Encap, IfIndex, Why};
 
 /// Why the underlay can't be followed.

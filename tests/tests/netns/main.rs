@@ -7,6 +7,7 @@ mod gate;
 mod interop;
 mod local;
 mod mistakes;
+mod network;
 mod slow_path;
 mod stations;
 mod support;

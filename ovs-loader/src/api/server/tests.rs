@@ -84,7 +84,7 @@ async fn a_socket_where_a_daemon_answers_is_not_taken() {
     let daemon = Daemon::start();
     let (sender, _requests) = mpsc::channel(1);
     let error = serve(&Daemon::path(&daemon.directory), sender).unwrap_err();
-    assert!(matches!(error, BindError::InUse(_)), "{error}");
+    assert!(matches!(error, BindError::InUse { .. }), "{error}");
     daemon.client().status().await.unwrap();
 }
 
@@ -104,7 +104,7 @@ async fn a_file_that_is_no_socket_stays() {
     let path = directory.path().join("s");
     fs::write(&path, "precious").unwrap();
     let (sender, _requests) = mpsc::channel(1);
-    assert!(matches!(serve(&path, sender), Err(BindError::NotSocket(_))));
+    assert!(matches!(serve(&path, sender), Err(BindError::NotSocket { .. })));
     assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
 }
 

@@ -177,6 +177,11 @@ impl<'a> Link<'a> {
         matches!(self.data, Some(InfoData::Bridge(_)))
     }
 
+    /// In bytes of the packet within the Ethernet frame.
+    pub(crate) fn mtu(&self) -> u32 {
+        self.mtu
+    }
+
     /// A bridge that keeps VLANs apart.
     pub(crate) fn vlan_filtering(&self) -> bool {
         let Some(InfoData::Bridge(info)) = self.data else { return false };

@@ -40,6 +40,9 @@ fn each_mistake_in_accelerate_names_its_line_and_the_remedy() {
         ("[accelerate]\nlease_seconds = 3\nlease_seconds = 4", 3, "duplicate", "keep one"),
         ("[accelerate]\nlease_seconds = ", 2, "", "--help"),
         ("ovs = 1", 1, "invalid type", "[ovs]"),
+        ("docker = true", 1, "invalid type", "[docker]"),
+        ("[docker]\nenable = true", 2, "enable", "did you mean `enabled`?"),
+        ("[docker]\nenabled = 1", 2, "invalid type", "true or false"),
         ("[ovs]\nrundir = [\"/run\"]", 2, "rundir", "did you mean `rundirs`?"),
     ] {
         assert_mistake(text, line, problem, help);

@@ -145,7 +145,7 @@ fn a_damaged_record_is_named_and_nothing_is_changed() -> Result<()> {
     let before = State::of(host);
     for words in ["list", "del-port br-ex eth1 web", "add-port br-ex eth2 web"] {
         let said = refused(host, words, words.starts_with("add").then_some(&web));
-        assert!(said.contains("attachments/x.json does not describe an attachment"), "{said}");
+        assert!(said.contains("attachments/x.json is not understood"), "{said}");
     }
     before.is_unchanged();
     Ok(())

@@ -1,0 +1,67 @@
+//! What can go wrong with Docker's networks, in words that `docker` prints.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::bridge::provision;
+use crate::{docker, state, underlay};
+
+/// A call of Docker's that is not done.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// The call is not understood.
+    #[error("this is no call of libnetwork's: {0}")]
+    Request(#[from] serde_json::Error),
+    /// An option makes no sense; the text says what to write instead.
+    #[error("{0}")]
+    Options(String),
+    /// The bridge or a device.
+    #[error(transparent)]
+    Bridge(#[from] provision::Error),
+    /// A port, or Open vSwitch.
+    #[error(transparent)]
+    Port(#[from] docker::Error),
+    /// What is written down.
+    #[error(transparent)]
+    State(#[from] state::Error),
+    /// The kernel's routes.
+    #[error(transparent)]
+    Underlay(#[from] underlay::Error),
+    /// Docker has a network of which nothing is known here.
+    #[error(
+        "network {0} is not known here: its state was lost; remove it with `docker network rm` and \
+         create it again"
+    )]
+    NoNetwork(String),
+    /// Docker has an endpoint of which nothing is known here.
+    #[error(
+        "endpoint {0} is not known here: disconnect the container from the network and connect it \
+         again"
+    )]
+    NoEndpoint(String),
+    /// The tunnel's key can't be found out.
+    #[error(
+        "the tunnels' key follows from the network's name, for which Docker can't be asked at \
+         {}: give -o key=N, or name Docker's socket with --docker-socket", .0.display()
+    )]
+    NoEngine(PathBuf),
+    /// It takes too long.
+    #[error("not done within {} ms: this host is too busy, or its disk or Open vSwitch hangs; what \
+        was begun is taken back", .0.as_millis())]
+    Late(Duration),
+    /// Not all of it could be taken away.
+    #[error("{what} is not gone altogether: {}; it is tried again", left.join("; "))]
+    Left {
+        /// What.
+        what: String,
+        /// What failed.
+        left: Vec<String>,
+    },
+}
+
+impl Error {
+    /// All that it says, with what the lower layers add.
+    pub(super) fn chain(&self) -> String {
+        docker::chain(self)
+    }
+}
