@@ -9,11 +9,11 @@ use std::{
 
 use anyhow::{Result, bail, ensure};
 use ovs_ebpf_tests::lab::{Host, Loader, Namespace, binary};
-use serde_json::{Value, json};
 pub(crate) use ovs_ebpf_tests::{
     lab::traffic::BothWays,
     why::{At, elements, has},
 };
+use serde_json::{Value, json};
 
 /// Runs shell commands in a namespace; the first that fails ends the test.
 pub(crate) fn shell(namespace: &Namespace, script: &str) -> String {

@@ -214,13 +214,6 @@ fn vlans_stay_apart_and_are_fast(kind: Kind) -> Result<()> {
         })
     };
 
-    if kind == Kind::Linux {
-        let port = hosts[0].container(0).port().to_owned();
-        hosts[0].exec(&["bridge", "vlan", "add", "dev", &port, "vid", "30-32"]);
-        hosts[0].exec(&["bridge", "vlan", "set", "dev", &port, "vid", "31", "state", "blocking"]);
-        eprintln!("TEMP {}", hosts[0].exec(&["/usr/bin/python3", "-c", "import socket,struct\ns=socket.socket(16,3,0)\ns.bind((0,0))\ns.send(struct.pack('IHHIIBBHI',24,114,0x301,1,0,7,0,0,0))\nd=s.recv(65536)\nwhile d:\n l,t=struct.unpack_from('IH',d)\n print(t,d[16:l].hex())\n d=d[(l+3)&~3:]"]));
-        hosts[0].exec(&["bridge", "vlan", "del", "dev", &port, "vid", "30-32"]);
-    }
     fact("the bridge alone: if this fails, the lab is wrong", || {
         for (one, other) in [(&first, &second), (&tagged, &native), (&plain, &beside)] {
             wait_until(LIMIT, "an echo", || one.reaches(other).then_some(()));
@@ -260,23 +253,26 @@ fn vlans_stay_apart_and_are_fast(kind: Kind) -> Result<()> {
 fn said(kind: Kind, pair: &Accelerated) -> Result<()> {
     let (host, loader) = (pair.lab.host(0), &pair.loaders[0]);
     let port = host.container(0).port();
+    let held = "bridge vlan set dev v1 vid 20 state blocking";
     let facts: &[(&str, At<'_>, &str)] = match kind {
-        Kind::Ovs(_) => &[("ovs-vsctl", At::Port(port), "port_vlan")],
+        Kind::Ovs(_) => &[("set port v1 vlan_mode=dot1q-tunnel", At::Port(port), "port_vlan")],
         Kind::Linux => &[
-            ("bridge vlan set dev v1 vid 20 state blocking", At::Port(port), "port_vlan"),
+            (held, At::Port(port), "port_vlan"),
             ("bridge link set dev v1 vlan_tunnel on", At::Port(port), "port_vlan"),
             ("ip link set br-ex type bridge vlan_protocol 802.1ad", At::Bridge, "vlan_filtering"),
         ],
     };
     for (command, at, reason) in facts {
         ensure!(!has(loader, *at, reason), "{reason} before {command}");
+        let words: Vec<&str> = command.split(' ').collect();
         match kind {
-            Kind::Ovs(_) => drop(host.vsctl(&["set", "port", port, "vlan_mode=dot1q-tunnel"])?),
-            Kind::Linux => drop(host.exec(&command.split(' ').collect::<Vec<_>>())),
-        }
+            Kind::Ovs(_) => host.vsctl(&words)?,
+            Kind::Linux => host.exec(&words),
+        };
         wait_until(LIMIT, reason, || has(loader, *at, reason).then_some(()));
-        if *command == "bridge vlan set dev v1 vid 20 state blocking" {
-            host.exec(&["bridge", "vlan", "set", "dev", "v1", "vid", "20", "state", "forwarding"]);
+        if *command == held {
+            let free = held.replace("blocking", "forwarding");
+            host.exec(&free.split(' ').collect::<Vec<_>>());
             wait_until(LIMIT, "forwarding again", || (!has(loader, *at, reason)).then_some(()));
         }
     }

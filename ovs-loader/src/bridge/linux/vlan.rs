@@ -119,24 +119,3 @@ fn entry(attributes: &[u8]) -> Option<Membership> {
     let (flags, first) = info?;
     Some(Membership { first, last: last.unwrap_or(first), flags, state })
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// What Linux 6.12 sends for a port after `bridge vlan add vid 10 pvid untagged` and `bridge vlan
-    /// add vid 20-22`, with `bridge vlan set vid 21 state blocking`.
-    const MESSAGE: &str = "";
-
-    #[test]
-    fn the_kernels_message_is_read() {
-        let bytes: Vec<u8> = (0..MESSAGE.len() / 2)
-            .map(|at| u8::from_str_radix(&MESSAGE[at * 2..at * 2 + 2], 16).unwrap())
-            .collect();
-        let one = |first, last, flags, state| Membership { first, last, flags, state };
-        let expected =
-            vec![one(10, 10, 6, 3), one(20, 20, 0, 3), one(21, 21, 0, 4), one(22, 22, 0, 3)];
-        assert_eq!(parse(&bytes), Some((5, expected)));
-        assert_eq!(parse(&bytes[..7]), None);
-    }
-}
