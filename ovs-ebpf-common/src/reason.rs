@@ -101,6 +101,14 @@ reasons! {
     /// a packet still to be cut into segments, for a port that may do that in hardware
     HardwareGso = 41, "hardware_gso";
 
+    // Packets that are discarded, uplink_xdp.
+    /// discarded: tunnel traffic from an address that is no tunnel's remote (accelerate.xdp)
+    UnknownRemote = 46, "unknown_remote";
+    /// discarded: tunnel traffic of a remote with a key that it does not have (accelerate.xdp)
+    WrongKey = 47, "wrong_key";
+    /// discarded: tunnel traffic with headers that no tunnel accepts (accelerate.xdp)
+    Malformed = 48, "malformed";
+
     // Configuration: the whole bridge.
     /// switched off with `ovs-loader accelerate`
     SwitchedOff = 64, "switched_off";
@@ -191,6 +199,16 @@ reasons! {
     /// OpenFlow rules set the tunnel's remote, local address or key (flow)
     TunnelFlow = 110, "tunnel_flow";
 
+    // Configuration: XDP on an uplink.
+    /// the device's driver has no XDP of its own (native)
+    XdpUnsupported = 116, "xdp_unsupported";
+    /// another XDP program is attached to the device
+    XdpTaken = 117, "xdp_taken";
+    /// the device is a port of a bridge
+    XdpPort = 118, "xdp_port";
+    /// not filtered: other tunnels than those of accelerated bridges may receive the same packets
+    XdpShared = 119, "xdp_shared";
+
     // Configuration: an FDB entry.
     /// the host's own MAC on the bridge
     FdbLocal = 120, "fdb_local";
@@ -215,6 +233,13 @@ impl Reason {
     #[must_use]
     pub fn from_code(code: u8) -> Option<Self> {
         Self::ALL.iter().copied().find(|reason| *reason as u8 == code)
+    }
+
+    /// Whether packets counted under this reason are discarded: all others go on to the bridge.
+    #[inline(always)]
+    #[must_use]
+    pub const fn discards(self) -> bool {
+        matches!(self as u8, 46..=55)
     }
 
     /// Whether packets are counted under this reason.

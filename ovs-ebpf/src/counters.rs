@@ -19,10 +19,9 @@ pub fn conclude(ctx: &TcContext, program: Program, len: u32, verdict: Verdict) -
     log(ctx, program, len, verdict);
     #[cfg(not(feature = "log"))]
     let _ = ctx;
-    let counters = COUNTERS.get_ptr_mut(program as u32);
     match verdict {
         Ok(action) => {
-            if let Some(counters) = counters {
+            if let Some(counters) = COUNTERS.get_ptr_mut(program as u32) {
                 // SAFETY: this CPU's own element, and programs are not preempted by each other on it.
                 let counters = unsafe { &mut *counters };
                 counters.packets += 1;
@@ -31,12 +30,18 @@ pub fn conclude(ctx: &TcContext, program: Program, len: u32, verdict: Verdict) -
             action
         }
         Err(reason) => {
-            if let Some(counters) = counters {
-                // SAFETY: as above; the mask keeps the index within the array.
-                unsafe { (*counters).reasons[reason as usize & (PACKET_REASONS - 1)] += 1 };
-            }
+            count(program, reason);
             TC_ACT_UNSPEC
         }
+    }
+}
+
+/// Counts a packet that is not forwarded.
+#[inline(always)]
+pub fn count(program: Program, reason: Reason) {
+    if let Some(counters) = COUNTERS.get_ptr_mut(program as u32) {
+        // SAFETY: as above; the mask keeps the index within the array.
+        unsafe { (*counters).reasons[reason as usize & (PACKET_REASONS - 1)] += 1 };
     }
 }
 

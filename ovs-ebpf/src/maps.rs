@@ -2,13 +2,14 @@
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    btf_maps::{Array, HashMap, PerCpuArray, RingBuf},
+    btf_maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
     macros::btf_map,
 };
 use ovs_ebpf_common::abi::{
-    Control, EVENTS_SIZE, Event, FDB_CAPACITY, FdbKey, FdbValue, PORT_CAPACITY, PortValue, Program,
-    ProgramCounters, TUNNEL_CAPACITY, TunnelCounters, TunnelIndexKey, TunnelIndexValue,
-    TunnelValue,
+    Control, EVENTS_SIZE, Event, FDB_CAPACITY, FdbKey, FdbValue, GUARD_CAPACITY, GuardKey,
+    GuardValue, PORT_CAPACITY, PortValue, Program, ProgramCounters, SOURCE_CAPACITY,
+    SourceCounters, SourceKey, TUNNEL_CAPACITY, TunnelCounters, TunnelIndexKey, TunnelIndexValue,
+    TunnelValue, UPLINK_CAPACITY, UplinkValue,
 };
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
@@ -45,3 +46,15 @@ pub static TUNNEL_COUNTERS: PerCpuArray<TunnelCounters, TUNNEL_CAPACITY> = PerCp
 /// Stations that appear or move, to be read by the daemon.
 #[btf_map(name = "events")]
 pub static EVENTS: RingBuf<Event, EVENTS_SIZE> = RingBuf::new();
+
+/// What the filter on the uplinks knows of the tunnels' traffic: a set.
+#[btf_map(name = "guards")]
+pub static GUARDS: HashMap<GuardKey, GuardValue, GUARD_CAPACITY, ON_DEMAND> = HashMap::new();
+
+/// ifindex -> uplink with the filter.
+#[btf_map(name = "xdp_uplinks")]
+pub static UPLINKS: HashMap<u32, UplinkValue, UPLINK_CAPACITY, ON_DEMAND> = HashMap::new();
+
+/// Outer source address -> how many of its packets were discarded, for those seen last.
+#[btf_map(name = "xdp_sources")]
+pub static SOURCES: LruHashMap<SourceKey, SourceCounters, SOURCE_CAPACITY> = LruHashMap::new();

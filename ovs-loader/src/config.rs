@@ -48,6 +48,8 @@ pub struct Accelerate {
     pub revalidate_seconds: u16,
     /// Capacity of the FDB map.
     pub fdb_capacity: u32,
+    /// What is done on the uplinks before a packet is an skb.
+    pub xdp: Xdp,
     /// Accelerate although nftables has rules in the bridge family.
     pub bypass_nft_bridge: bool,
     /// Accelerate although nftables has netdev hooks on the devices.
@@ -58,6 +60,27 @@ pub struct Accelerate {
     pub bypass_egress_filters: bool,
 }
 
+/// `accelerate.xdp`: what is done on the uplinks before a packet is an skb.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Xdp {
+    /// Nothing.
+    #[default]
+    Off,
+    /// Tunnel packets that nobody on this host wants are discarded.
+    Filter,
+}
+
+impl Xdp {
+    /// As it is written.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Filter => "filter",
+        }
+    }
+}
+
 impl Default for Accelerate {
     fn default() -> Self {
         Self {
@@ -65,6 +88,7 @@ impl Default for Accelerate {
             lease_seconds: 30,
             revalidate_seconds: 60,
             fdb_capacity: 65_536,
+            xdp: Xdp::Off,
             bypass_nft_bridge: false,
             bypass_nft_netdev: false,
             bypass_br_netfilter: false,

@@ -196,7 +196,7 @@ fn a_missing_configuration_is_one_line() {
 #[test]
 fn status_has_the_documented_shape() {
     let status = Canned::start().json(&["status", "--json"]);
-    for key in ["version", "pid", "abi", "lease_seconds", "warnings", "bridges"] {
+    for key in ["version", "pid", "abi", "lease_seconds", "warnings", "xdp", "bridges"] {
         assert!(status.get(key).is_some(), "{key} is missing");
     }
     let fast = &status["bridges"][1];
@@ -225,6 +225,8 @@ fn stats_have_the_documented_shape() {
                 "uplink_ingress": {"packets": 0, "bytes": 0},
             },
             "reasons": {"multicast": 1, "not_tunnel": 7},
+            "discarded": {},
+            "sources": [],
             "fast_share": 0.99,
         })
     );

@@ -8,11 +8,15 @@ pub enum Program {
     PortIngress = 0,
     /// TC ingress of an uplink.
     UplinkIngress = 1,
+    /// XDP of an uplink.
+    UplinkXdp = 2,
 }
 
 impl Program {
-    /// Both programs.
-    pub const ALL: [Self; 2] = [Self::PortIngress, Self::UplinkIngress];
+    /// Every program.
+    pub const ALL: [Self; 3] = [Self::PortIngress, Self::UplinkIngress, Self::UplinkXdp];
+    /// Those at TC hooks.
+    pub const TC: [Self; 2] = [Self::PortIngress, Self::UplinkIngress];
 
     /// The program's name in the object, in `stats` and as a pin.
     #[must_use]
@@ -20,6 +24,7 @@ impl Program {
         match self {
             Self::PortIngress => "port_ingress",
             Self::UplinkIngress => "uplink_ingress",
+            Self::UplinkXdp => "uplink_xdp",
         }
     }
 }
@@ -32,7 +37,7 @@ pub struct ProgramCounters {
     pub packets: u64,
     /// Their bytes as received by the program.
     pub bytes: u64,
-    /// Packets left to the bridge, by [`crate::Reason`] code.
+    /// Packets left to the bridge or discarded, by [`crate::Reason`] code.
     pub reasons: [u64; PACKET_REASONS],
 }
 

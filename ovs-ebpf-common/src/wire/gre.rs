@@ -17,9 +17,17 @@ pub const LEN: usize = 4;
 /// Length of the header with key, in bytes.
 pub const KEY_LEN: usize = 8;
 /// Transparent Ethernet bridging.
-const PROTOCOL: [u8; 2] = [0x65, 0x58];
+pub(super) const PROTOCOL: [u8; 2] = [0x65, 0x58];
+/// The C bit, in the first byte.
+pub(super) const CHECKSUM_PRESENT: u8 = 0x80;
+/// The R bit, in the first byte, reserved since RFC 2784.
+pub(super) const ROUTING_PRESENT: u8 = 0x40;
 /// The K bit, in the first byte.
-const KEY_PRESENT: u8 = 0x20;
+pub(super) const KEY_PRESENT: u8 = 0x20;
+/// The S bit, in the first byte.
+pub(super) const SEQUENCE_PRESENT: u8 = 0x10;
+/// The version, in the second byte.
+pub(super) const VERSION: u8 = 0x07;
 
 /// Whether a key follows, of a plain GRE header with Ethernet payload.
 ///

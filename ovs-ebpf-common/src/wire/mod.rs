@@ -7,6 +7,7 @@
 pub mod ecn;
 pub mod frame;
 pub mod gre;
+pub mod guard;
 pub mod ipv4;
 pub mod outer;
 pub mod vlan;

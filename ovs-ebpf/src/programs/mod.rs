@@ -3,3 +3,4 @@
 mod decap_probe;
 mod port_ingress;
 mod uplink_ingress;
+mod uplink_xdp;

@@ -22,8 +22,47 @@ pub struct Status {
     pub lease_seconds: u32,
     /// What does not stop the fast path and should be known.
     pub warnings: Vec<String>,
+    /// What is done on the uplinks before a packet is an skb.
+    pub xdp: XdpStatus,
     /// The host's bridges.
     pub bridges: Vec<BridgeStatus>,
+}
+
+/// What is done on the uplinks before a packet is an skb (`accelerate.xdp`).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct XdpStatus {
+    /// `off` or `filter`.
+    pub mode: String,
+    /// The devices that tunnels lead through; `[]` if it is off.
+    pub uplinks: Vec<UplinkStatus>,
+    /// What accelerated tunnels receive by; `[]` if it is off.
+    pub flows: Vec<FlowStatus>,
+}
+
+/// An uplink.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct UplinkStatus {
+    /// Its name.
+    pub name: String,
+    /// Its ifindex.
+    pub ifindex: u32,
+    /// Whether the filter is there.
+    pub filtered: bool,
+    /// Why not.
+    pub why: Vec<Why>,
+}
+
+/// Tunnels that receive by the same protocol and port.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FlowStatus {
+    /// `vxlan` or `gre`.
+    pub encap: String,
+    /// The UDP port (VXLAN).
+    pub dst_port: Option<u16>,
+    /// Whether packets are discarded that are none of these tunnels'.
+    pub filtered: bool,
+    /// Why not.
+    pub why: Vec<Why>,
 }
 
 /// Why something is not accelerated.
@@ -186,8 +225,34 @@ pub struct Stats {
     pub fast: Fast,
     /// What did not, by the reason's name.
     pub reasons: BTreeMap<String, u64>,
+    /// What was discarded, by the reason's name.
+    pub discarded: BTreeMap<String, u64>,
+    /// Where the packets came from that the filter on the uplinks discarded, those with the most
+    /// first. Of many sources those seen last.
+    pub sources: Vec<Source>,
     /// The fast path's part of the tunnels' and ports' packets, 0 to 1; `null` without packets.
     pub fast_share: Option<f64>,
+}
+
+/// A source of discarded tunnel packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// The outer source address, which may be forged.
+    pub address: IpAddr,
+    /// Packets that were discarded as `unknown_remote`.
+    pub unknown_remote: u64,
+    /// Packets that were discarded as `wrong_key`.
+    pub wrong_key: u64,
+    /// Packets that were discarded as `malformed`.
+    pub malformed: u64,
+}
+
+impl Source {
+    /// All its packets.
+    #[must_use]
+    pub fn packets(&self) -> u64 {
+        self.unknown_remote + self.wrong_key + self.malformed
+    }
 }
 
 /// What took the fast path, by program.
@@ -210,7 +275,7 @@ impl Stats {
         let all = fast_packets + punts;
         // Rounding above 2^53 packets does no harm to a share.
         let fast_share = (all > 0).then(|| fast_packets as f64 / all as f64);
-        Self { fast, reasons, fast_share }
+        Self { fast, reasons, fast_share, ..Self::default() }
     }
 }
 

@@ -158,6 +158,7 @@ const CONFIG_EXAMPLE: &str = r#"Configuration (everything is optional; the value
   lease_seconds = 30             # the programs go on for so long without a daemon
   revalidate_seconds = 60        # one packet per source MAC passes the bridge
   fdb_capacity = 65536
+  xdp = "off"                    # "filter": unwanted tunnel packets are discarded in the NIC's driver
   bypass_nft_bridge = false      # go around nftables rules in the bridge family
   bypass_nft_netdev = false      # … netdev hooks
   bypass_br_netfilter = false    # … bridge netfilter

@@ -1,11 +1,14 @@
 //! Reports as tables for people: no lines, no colours, the same on a terminal and in a pipe.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write};
 
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use ovs_ebpf_common::Reason;
 
-use crate::api::report::{BridgeStatus, FdbReport, Stats, Status, Traffic, TunnelReport, Why};
+use crate::api::report::{
+    BridgeStatus, FdbReport, Stats, Status, Traffic, TunnelReport, Why, XdpStatus,
+};
 use crate::docker::Listing;
 
 pub(super) fn status(status: &Status) -> String {
@@ -13,6 +16,7 @@ pub(super) fn status(status: &Status) -> String {
     for warning in &status.warnings {
         text.push_str(&format!("warning: {warning}\n"));
     }
+    xdp_status(&mut text, &status.xdp);
     if status.bridges.is_empty() {
         text.push_str("no bridges on this host\n");
     }
@@ -20,6 +24,18 @@ pub(super) fn status(status: &Status) -> String {
         bridge_status(&mut text, bridge);
     }
     text
+}
+
+fn xdp_status(text: &mut String, xdp: &XdpStatus) {
+    for uplink in &xdp.uplinks {
+        let state = accelerated(uplink.filtered, &uplink.why);
+        let _ = writeln!(text, "uplink {}: filtered by XDP: {state}", uplink.name);
+    }
+    for flow in &xdp.flows {
+        let port = flow.dst_port.map(|port| format!(" on UDP port {port}")).unwrap_or_default();
+        let state = accelerated(flow.filtered, &flow.why);
+        let _ = writeln!(text, "{}{port}: filtered by XDP: {state}", flow.encap);
+    }
 }
 
 fn bridge_status(text: &mut String, bridge: &BridgeStatus) {
@@ -134,25 +150,50 @@ pub(super) fn stats(stats: &Stats) -> String {
     program("port_ingress", stats.fast.port_ingress);
     program("uplink_ingress", stats.fast.uplink_ingress);
 
-    let mut counts: Vec<_> = stats.reasons.iter().filter(|(_, count)| **count > 0).collect();
-    counts.sort_by(|(a, x), (b, y)| y.cmp(x).then(a.cmp(b)));
-    let mut reasons = table(&["left to the bridge", "packets", "because"]);
-    for (name, count) in &counts {
-        let help = Reason::ALL.iter().find(|reason| reason.name() == name.as_str());
-        let help = help.map_or("", |reason| reason.help());
-        reasons.add_row([Cell::new(name), number(**count), Cell::new(help)]);
-    }
-
     let mut text = lines(&fast);
     if let Some(share) = stats.fast_share {
         let percent = share * 100.0;
         let _ = writeln!(text, "share of the fast path: {percent:.2} %");
     }
-    if !counts.is_empty() {
+    reasons(&mut text, "left to the bridge", &stats.reasons);
+    reasons(&mut text, "discarded", &stats.discarded);
+    if !stats.sources.is_empty() {
+        let mut sources = table(&["discarded from", "unknown remote", "wrong key", "malformed"]);
+        for source in stats.sources.iter().take(SOURCES) {
+            sources.add_row([
+                Cell::new(source.address),
+                number(source.unknown_remote),
+                number(source.wrong_key),
+                number(source.malformed),
+            ]);
+        }
         text.push('\n');
-        text.push_str(&lines(&reasons));
+        text.push_str(&lines(&sources));
+        if let Some(more) = stats.sources.len().checked_sub(SOURCES).filter(|more| *more > 0) {
+            let _ = writeln!(text, "and {more} more: see --json");
+        }
     }
     text
+}
+
+/// How many sources are shown.
+const SOURCES: usize = 20;
+
+/// Appends what counted under each reason, the most first.
+fn reasons(text: &mut String, title: &str, counts: &BTreeMap<String, u64>) {
+    let mut counts: Vec<_> = counts.iter().filter(|(_, count)| **count > 0).collect();
+    if counts.is_empty() {
+        return;
+    }
+    counts.sort_by(|(a, x), (b, y)| y.cmp(x).then(a.cmp(b)));
+    let mut rows = table(&[title, "packets", "because"]);
+    for (name, count) in counts {
+        let help = Reason::ALL.iter().find(|reason| reason.name() == name.as_str());
+        let help = help.map_or("", |reason| reason.help());
+        rows.add_row([Cell::new(name), number(*count), Cell::new(help)]);
+    }
+    text.push('\n');
+    text.push_str(&lines(&rows));
 }
 
 /// `yes`, or the reasons why not; a partly accelerated thing has both.

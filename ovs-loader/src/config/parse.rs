@@ -10,7 +10,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::error::Mistake;
-use super::{Accelerate, Config, suggest};
+use super::{Accelerate, Config, Xdp, suggest};
 use crate::bridge::model::Encap;
 use crate::bridge::provision::{BridgeSpec, TunnelSpec};
 
@@ -39,6 +39,7 @@ struct Section {
     lease_seconds: Option<Spanned<i64>>,
     revalidate_seconds: Option<Spanned<i64>>,
     fdb_capacity: Option<Spanned<i64>>,
+    xdp: Option<Spanned<String>>,
     bypass_nft_bridge: bool,
     bypass_nft_netdev: bool,
     bypass_br_netfilter: bool,
@@ -118,11 +119,24 @@ fn accelerate(section: &Section) -> Result<Accelerate, Mistake> {
         .unwrap_or(default.revalidate_seconds),
         fdb_capacity: number("fdb_capacity", section.fdb_capacity.as_ref(), 1024..=4_194_304)?
             .unwrap_or(default.fdb_capacity),
+        xdp: section.xdp.as_ref().map_or(Ok(default.xdp), xdp)?,
         bypass_nft_bridge: section.bypass_nft_bridge,
         bypass_nft_netdev: section.bypass_nft_netdev,
         bypass_br_netfilter: section.bypass_br_netfilter,
         bypass_egress_filters: section.bypass_egress_filters,
     })
+}
+
+fn xdp(text: &Spanned<String>) -> Result<Xdp, Mistake> {
+    match text.get_ref().as_str() {
+        "off" => Ok(Xdp::Off),
+        "filter" => Ok(Xdp::Filter),
+        other => Err(Mistake::new(
+            text.span(),
+            format!("xdp = \"{other}\" is nothing that can be done there"),
+            "write \"off\" or \"filter\"",
+        )),
+    }
 }
 
 /// Checks a section `[[bridge]]`; `taken` are the names of bridges and ports of those before it.

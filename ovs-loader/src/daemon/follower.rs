@@ -10,11 +10,13 @@ use ovs_ebpf_common::abi::Program;
 
 use crate::bridge::host::HostBridges;
 use crate::bridge::model::{Changes, Device, IfIndex, NO_INTERFACE, Port};
-use crate::config::Accelerate;
+use crate::config::{Accelerate, Xdp};
 use crate::datapath::{Datapath, Hook};
-use crate::mirror::{Applied, Facts, Plan, TunnelIds, targets};
+use crate::mirror::{Applied, Facts, Guards, Plan, TunnelIds, targets};
 use crate::rules::Rules;
-use crate::underlay::Underlay;
+use crate::underlay::{Receivers, Underlay};
+
+use super::filter::Filter;
 
 /// For how long what ovs-vswitchd has said last holds without it: as long as the programs go on
 /// without a daemon.
@@ -27,6 +29,7 @@ enum Event {
     Bridges(Changes),
     Underlay,
     Rules,
+    Receivers,
 }
 
 /// The host's state, live.
@@ -34,6 +37,8 @@ pub(super) struct Host {
     pub(super) bridges: HostBridges,
     pub(super) underlay: Underlay,
     pub(super) rules: Rules,
+    /// Who receives tunnel packets; `None` where nothing is filtered.
+    receivers: Option<Receivers>,
 }
 
 impl Host {
@@ -45,6 +50,7 @@ impl Host {
             bridges: bridges.context("cannot follow the bridges")?,
             underlay: Underlay::open().await.context("cannot follow the underlay")?,
             rules: Rules::open().await.context("cannot follow the host's rules")?,
+            receivers: receivers(settings).await?,
         })
     }
 
@@ -55,6 +61,7 @@ impl Host {
             bridges: bridges.context("cannot read the bridges")?,
             underlay: Underlay::open_read_only().await.context("cannot read the underlay")?,
             rules: Rules::open().await.context("cannot read the host's rules")?,
+            receivers: receivers(settings).await?,
         })
     }
 
@@ -95,6 +102,13 @@ impl Host {
         Plan::make(&facts, ids)
     }
 
+    /// What the filter on the uplinks should know, given a plan.
+    pub(super) fn guards(&self, plan: &Plan) -> Guards {
+        self.receivers.as_ref().map_or_else(Guards::default, |receivers| {
+            Guards::make(self.bridges.bridges(), plan, receivers.current())
+        })
+    }
+
     async fn changed(&mut self) -> Result<Event> {
         Ok(tokio::select! {
             changes = self.bridges.changed() => {
@@ -108,7 +122,28 @@ impl Host {
                 changed.context("cannot follow the host's rules")?;
                 Event::Rules
             }
+            changed = others(&mut self.receivers) => {
+                changed.context("cannot follow the host's tunnel devices")?;
+                Event::Receivers
+            }
         })
+    }
+}
+
+async fn receivers(settings: &Accelerate) -> Result<Option<Receivers>> {
+    match settings.xdp {
+        Xdp::Off => Ok(None),
+        Xdp::Filter => {
+            Receivers::open().await.map(Some).context("cannot read the host's tunnel devices")
+        }
+    }
+}
+
+/// Waits until others receive tunnel packets.
+async fn others(receivers: &mut Option<Receivers>) -> std::io::Result<()> {
+    match receivers {
+        Some(receivers) => receivers.changed().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -129,6 +164,7 @@ pub(super) struct Follower {
     pub(super) settings: Accelerate,
     pub(super) plan: Plan,
     pub(super) applied: Applied,
+    pub(super) filter: Filter,
     switched_off: BTreeSet<String>,
     refused: BTreeMap<(u32, IfIndex), String>,
     ids: TunnelIds,
@@ -144,9 +180,11 @@ impl Follower {
     /// Takes over what is in the maps, and plans and applies for the first time.
     pub(super) async fn start(
         host: Host,
-        datapath: Datapath,
+        mut datapath: Datapath,
         settings: Accelerate,
     ) -> Result<Self> {
+        let filter = Filter::start(settings.xdp, &mut datapath)
+            .context("cannot set up the filter on the uplinks")?;
         let applied = Applied::adopt(datapath.tables()).context("cannot read the pinned maps")?;
         let ids = TunnelIds::adopt(applied.tunnel_ids());
         let mut follower = Self {
@@ -155,6 +193,7 @@ impl Follower {
             settings,
             plan: Plan::default(),
             applied,
+            filter,
             switched_off: BTreeSet::new(),
             refused: BTreeMap::new(),
             ids,
@@ -201,7 +240,9 @@ impl Follower {
                 self.in_line = true;
                 Ok(())
             }
-            Event::Bridges(_) | Event::Underlay | Event::Rules => self.replan().await,
+            Event::Bridges(_) | Event::Underlay | Event::Rules | Event::Receivers => {
+                self.replan().await
+            }
         }
     }
 
@@ -209,8 +250,12 @@ impl Follower {
     pub(super) async fn resync(&mut self) -> Result<()> {
         self.host.bridges.resync().await.context("cannot read the bridges")?;
         self.host.underlay.resync().await.context("cannot read the underlay")?;
+        if let Some(receivers) = &mut self.host.receivers {
+            receivers.read().await.context("cannot read the host's tunnel devices")?;
+        }
         self.lost = false;
         self.refused.clear();
+        self.filter.forget_refusals();
         self.replan().await
     }
 
@@ -270,6 +315,9 @@ impl Follower {
         self.applied
             .replan(self.datapath.tables_mut(), &self.plan, self.host.bridges.bridges())
             .context("cannot update the maps")?;
+        let guards = self.host.guards(&self.plan);
+        self.filter.plan(self.host.bridges.bridges(), &self.plan, guards);
+        self.filter.apply(&self.plan, &mut self.datapath).context("cannot update the filter")?;
         self.in_line = true;
         Ok(())
     }

@@ -1,5 +1,6 @@
 //! The daemon: one loop that follows the host, answers the control socket and renews the lease.
 
+mod filter;
 mod follower;
 mod report;
 
@@ -21,6 +22,7 @@ use crate::datapath::{self, Datapath, Hook, Lock};
 use crate::docker::{self, keeper::Keeper};
 use crate::mirror::TunnelIds;
 use crate::plugin::{self, Plugin};
+use filter::Filter;
 use follower::{Follower, Host};
 
 /// How often everything is read again, for what the kernel does not announce.
@@ -259,14 +261,14 @@ fn view(follower: &Follower) -> report::View<'_> {
 }
 
 fn status(follower: &Follower) -> Status {
-    let Host { bridges, underlay, rules } = &follower.host;
+    let Host { bridges, underlay, rules, .. } = &follower.host;
     let warnings = report::warnings(
         bridges.bridges(),
         &follower.plan,
         rules.facts(),
         underlay.unprovable_rules(),
     );
-    view(follower).status(follower.settings.lease_seconds, warnings)
+    view(follower).status(follower.settings.lease_seconds, warnings, &follower.filter)
 }
 
 /// What a daemon with this configuration would accelerate and what not. Changes nothing.
@@ -282,8 +284,10 @@ pub async fn check(config: &Config, ovs_rundirs: &[PathBuf], hook: Hook) -> Resu
     let bridges = host.bridges.bridges();
     let warnings =
         report::warnings(bridges, &plan, host.rules.facts(), host.underlay.unprovable_rules());
+    let mut filter = Filter::for_report(settings.xdp);
+    filter.plan(bridges, &plan, host.guards(&plan));
     let view = report::View { bridges, plan: &plan, applied: None };
-    Ok(view.status(settings.lease_seconds, warnings))
+    Ok(view.status(settings.lease_seconds, warnings, &filter))
 }
 
 /// Detaches everything and removes the pins: by the daemon that runs, which exits, or without one.

@@ -1,18 +1,21 @@
 //! What the daemon reports, made from the model, the plan and the counters.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use anyhow::{Context as _, Result};
 use ovs_ebpf_common::abi::{self, Program};
 
 use crate::api::report::{
-    BridgeStatus, Fast, FdbCount, FdbEntry, FdbReport, PortStatus, Stats, Status, Traffic, Tunnel,
-    TunnelReport, TunnelStatus, Why,
+    BridgeStatus, Fast, FdbCount, FdbEntry, FdbReport, FlowStatus, PortStatus, Source, Stats,
+    Status, Traffic, Tunnel, TunnelReport, TunnelStatus, UplinkStatus, Why, XdpStatus,
 };
 use crate::bridge::model::{self, AllBridges, Bridge, BridgeKind, Device, Encap, FdbKey, FdbKind};
 use crate::datapath::Tables;
 use crate::mirror::{Applied, BridgePlan, Plan, TunnelPlan, entry};
 use crate::rules::HostRules;
+
+use super::filter::Filter;
 
 /// The model and what was decided on it.
 pub(super) struct View<'a> {
@@ -24,13 +27,19 @@ pub(super) struct View<'a> {
 
 impl View<'_> {
     /// Everything, with its reasons.
-    pub(super) fn status(&self, lease_seconds: u32, warnings: Vec<String>) -> Status {
+    pub(super) fn status(
+        &self,
+        lease_seconds: u32,
+        warnings: Vec<String>,
+        filter: &Filter,
+    ) -> Status {
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             abi: abi::VERSION,
             lease_seconds,
             warnings,
+            xdp: xdp(filter),
             bridges: self.planned(None).map(|(bridge, plan)| self.bridge(bridge, plan)).collect(),
         }
     }
@@ -210,13 +219,35 @@ fn whys(why: &[model::Why]) -> Vec<Why> {
     why.iter().map(Why::from).collect()
 }
 
+fn xdp(filter: &Filter) -> XdpStatus {
+    let uplinks = filter.uplinks.iter().map(|(&ifindex, uplink)| UplinkStatus {
+        name: uplink.name.clone(),
+        ifindex,
+        filtered: uplink.why.is_empty(),
+        why: whys(&uplink.why),
+    });
+    let flows = filter.guards.flows.iter().map(|(&(encap, dst_port), why)| FlowStatus {
+        encap: encap.name().to_owned(),
+        dst_port: (encap == Encap::Vxlan).then_some(dst_port),
+        filtered: why.is_empty(),
+        why: whys(why),
+    });
+    XdpStatus {
+        mode: filter.mode.name().to_owned(),
+        uplinks: uplinks.collect(),
+        flows: flows.collect(),
+    }
+}
+
 /// The counters.
 pub(super) fn stats(tables: &Tables) -> Result<Stats> {
     let mut reasons = BTreeMap::new();
+    let mut discarded = BTreeMap::new();
     let mut traffic = |program| -> Result<Traffic> {
         let counters = tables.counters(program).context("cannot read the counters")?;
         for (reason, count) in counters.reasons {
-            *reasons.entry(reason.name().to_owned()).or_insert(0) += count;
+            let counts = if reason.discards() { &mut discarded } else { &mut reasons };
+            *counts.entry(reason.name().to_owned()).or_insert(0) += count;
         }
         Ok(Traffic { packets: counters.packets, bytes: counters.bytes })
     };
@@ -224,7 +255,19 @@ pub(super) fn stats(tables: &Tables) -> Result<Stats> {
         port_ingress: traffic(Program::PortIngress)?,
         uplink_ingress: traffic(Program::UplinkIngress)?,
     };
-    Ok(Stats::new(fast, reasons))
+    traffic(Program::UplinkXdp)?;
+    let sources = tables.sources().context("cannot read the filter's sources")?;
+    let mut sources: Vec<_> = sources
+        .into_iter()
+        .map(|(address, counters)| Source {
+            address: IpAddr::from(address).to_canonical(),
+            unknown_remote: counters.unknown_remote,
+            wrong_key: counters.wrong_key,
+            malformed: counters.malformed,
+        })
+        .collect();
+    sources.sort_by_key(|source| (std::cmp::Reverse(source.packets()), source.address));
+    Ok(Stats { discarded, sources, ..Stats::new(fast, reasons) })
 }
 
 /// What does not stop the fast path and should be known.

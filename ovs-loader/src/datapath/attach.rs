@@ -110,7 +110,7 @@ impl Attachments {
 
     /// Notes what others have detached, so that it is attached again.
     pub(super) fn check(&mut self) -> io::Result<()> {
-        for program in Program::ALL {
+        for program in Program::TC {
             let attached = self.attached.entry(program as u32).or_default();
             *attached = self.way.remaining(program, std::mem::take(attached))?;
         }
@@ -119,7 +119,7 @@ impl Attachments {
 
     /// Detaches everything.
     pub(super) fn clear(&mut self) {
-        for program in Program::ALL {
+        for program in Program::TC {
             for ifindex in self.attached.remove(&(program as u32)).unwrap_or_default() {
                 self.way.detach(program, ifindex);
             }

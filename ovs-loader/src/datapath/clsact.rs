@@ -58,7 +58,7 @@ fn handle(program: Program) -> u32 {
 pub(crate) fn program_of(filter_handle: u32, filter_name: &str) -> Option<Program> {
     let own =
         |program: &Program| handle(*program) == filter_handle && name(*program) == filter_name;
-    Program::ALL.into_iter().find(own)
+    Program::TC.into_iter().find(own)
 }
 
 pub(super) struct Filters {

@@ -14,16 +14,17 @@ mod pins;
 mod probe;
 mod tables;
 mod tcx;
+mod xdp;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use aya::maps::MapError;
-use aya::programs::SchedClassifier;
+use aya::programs::{SchedClassifier, Xdp};
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use ovs_ebpf_common::abi::{self, Program};
 
-use crate::bridge::model::IfIndex;
+use crate::bridge::model::{IfIndex, Why};
 use attach::Attachments;
 pub use attach::Hook;
 use clsact::Filters;
@@ -38,8 +39,19 @@ use tcx::Links;
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ovs-ebpf.o"));
 
 /// The maps of the object, each pinned under its name.
-const MAPS: [&str; 8] =
-    ["control", "ports", "fdb", "tunnels", "tunnel_index", "counters", "tunnel_counters", "events"];
+const MAPS: [&str; 11] = [
+    "control",
+    "ports",
+    "fdb",
+    "tunnels",
+    "tunnel_index",
+    "counters",
+    "tunnel_counters",
+    "events",
+    "guards",
+    "xdp_uplinks",
+    "xdp_sources",
+];
 
 /// Why the kernel side could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +90,7 @@ pub struct Datapath {
     events: Events,
     hook: Hook,
     attachments: Attachments,
+    filters: xdp::Links,
     program_ids: BTreeSet<u32>,
     directory: std::path::PathBuf,
     // Last: released when everything else is gone.
@@ -104,18 +117,29 @@ impl Datapath {
         let mut attachments =
             Attachments::new(hook, lock.directory(), &directory).map_err(Error::Filters)?;
         let mut program_ids = BTreeSet::new();
-        for program in Program::ALL {
+        for program in Program::TC {
             let classifier = classifier(&mut ebpf, program.name());
             let fail = |source| Error::Program { program: program.name(), source };
             classifier.load().map_err(fail)?;
             program_ids.insert(classifier.info().map_err(fail)?.id());
-            pins::replace_program(&directory, program, classifier)?;
+            pins::replace_program(&directory, program, |path| classifier.pin(path))?;
             attachments.adopt(program, classifier);
         }
+        let filters = xdp::Links::new(&directory);
         let tables = Tables::take(&mut ebpf)?;
         let events = Events::new(tables::take(&mut ebpf, "events")?)
             .map_err(|error| tables::error("watch", "events")(MapError::IoError(error)))?;
-        Ok(Self { ebpf, tables, events, hook, attachments, program_ids, directory, _lock: lock })
+        Ok(Self {
+            ebpf,
+            tables,
+            events,
+            hook,
+            attachments,
+            filters,
+            program_ids,
+            directory,
+            _lock: lock,
+        })
     }
 
     /// The maps.
@@ -144,6 +168,48 @@ impl Datapath {
     ) -> BTreeMap<IfIndex, String> {
         let classifier = classifier(&mut self.ebpf, program.name());
         self.attachments.set(program, classifier, devices)
+    }
+
+    /// Loads the filter for the uplinks and puts it in the place of an earlier daemon's.
+    ///
+    /// # Errors
+    /// See [`Error`]: it needs Linux 5.18.
+    pub fn load_filter(&mut self) -> Result<(), Error> {
+        let program = filter(&mut self.ebpf);
+        program
+            .load()
+            .map_err(|source| Error::Program { program: Program::UplinkXdp.name(), source })?;
+        pins::replace_program(&self.directory, Program::UplinkXdp, |path| program.pin(path))?;
+        self.filters.adopt(program);
+        Ok(())
+    }
+
+    /// Detaches the filter that an earlier daemon attached.
+    ///
+    /// # Errors
+    /// Where its pin can't be removed.
+    pub fn remove_filter(&mut self) -> Result<(), Error> {
+        self.filters.remove_all();
+        Ok(pins::remove_program(&self.directory, Program::UplinkXdp)?)
+    }
+
+    /// The devices with the filter.
+    #[must_use]
+    pub fn filtered(&self) -> BTreeSet<IfIndex> {
+        self.filters.devices()
+    }
+
+    /// Attaches the loaded filter to a device that has it not.
+    ///
+    /// # Errors
+    /// What stands against it, in the kernel's words.
+    pub fn attach_filter(&mut self, ifindex: IfIndex) -> Result<(), Why> {
+        self.filters.attach(filter(&mut self.ebpf), ifindex)
+    }
+
+    /// Detaches the filter from a device, which may be gone.
+    pub fn detach_filter(&mut self, ifindex: IfIndex) {
+        self.filters.detach(ifindex);
     }
 
     /// Notes what others have detached: the next [`Self::attach`] attaches it again.
@@ -224,6 +290,12 @@ fn classifier<'a>(ebpf: &'a mut Ebpf, program: &str) -> &'a mut SchedClassifier 
     ebpf.program_mut(program)
         .and_then(|program| program.try_into().ok())
         .expect("the object has the program, as a classifier")
+}
+
+fn filter(ebpf: &mut Ebpf) -> &mut Xdp {
+    ebpf.program_mut(Program::UplinkXdp.name())
+        .and_then(|program| program.try_into().ok())
+        .expect("the object has the program, for XDP")
 }
 
 /// The version directory's name.

@@ -6,11 +6,13 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use aya::maps::{MapInfo, MapType};
-use aya::programs::SchedClassifier;
+use aya::pin::PinError;
 use nix::fcntl::{Flock, FlockArg};
 use ovs_ebpf_common::abi::{
-    Control, EVENTS_SIZE, FdbKey, FdbValue, PORT_CAPACITY, PortValue, Program, ProgramCounters,
+    Control, EVENTS_SIZE, FdbKey, FdbValue, GUARD_CAPACITY, GuardKey, GuardValue, PORT_CAPACITY,
+    PortValue, Program, ProgramCounters, SOURCE_CAPACITY, SourceCounters, SourceKey,
     TUNNEL_CAPACITY, TunnelCounters, TunnelIndexKey, TunnelIndexValue, TunnelValue,
+    UPLINK_CAPACITY, UplinkValue,
 };
 
 use super::version_directory;
@@ -43,7 +45,7 @@ pub enum Error {
         /// The pin.
         path: PathBuf,
         /// What the kernel said.
-        source: aya::pin::PinError,
+        source: PinError,
     },
 }
 
@@ -157,6 +159,15 @@ fn incompatible(directory: &Path, fdb_capacity: u32) -> Option<&'static str> {
             TUNNEL_CAPACITY,
         ),
         ("events", MapType::RingBuf, 0, 0, EVENTS_SIZE),
+        ("guards", MapType::Hash, size_of::<GuardKey>(), size_of::<GuardValue>(), GUARD_CAPACITY),
+        ("xdp_uplinks", MapType::Hash, INDEX, size_of::<UplinkValue>(), UPLINK_CAPACITY),
+        (
+            "xdp_sources",
+            MapType::LruHash,
+            size_of::<SourceKey>(),
+            size_of::<SourceCounters>(),
+            SOURCE_CAPACITY,
+        ),
     ];
     expected.into_iter().find_map(|(name, kind, key, value, entries)| {
         let pin = directory.join(name);
@@ -176,11 +187,15 @@ fn incompatible(directory: &Path, fdb_capacity: u32) -> Option<&'static str> {
 pub(super) fn replace_program(
     directory: &Path,
     program: Program,
-    classifier: &mut SchedClassifier,
+    pin: impl FnOnce(&Path) -> Result<(), PinError>,
 ) -> Result<(), Error> {
+    remove_program(directory, program)?;
     let path = directory.join(program.name());
-    remove_file(&path)?;
-    classifier.pin(&path).map_err(|source| Error::Pin { path, source })
+    pin(&path).map_err(|source| Error::Pin { path, source })
+}
+
+pub(super) fn remove_program(directory: &Path, program: Program) -> Result<(), Error> {
+    remove_file(&directory.join(program.name()))
 }
 
 /// Removes one version's pins; with the links' pins their programs are detached.

@@ -1,14 +1,16 @@
 //! The maps with their types, and the update rules that keep a running program from seeing half of
 //! a change.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray};
 use nix::time::{ClockId, clock_gettime};
 use ovs_ebpf_common::abi::{
-    Control, FdbKey, FdbValue, PortValue, Program, ProgramCounters, TunnelCounters, TunnelFlags,
-    TunnelIndexKey, TunnelIndexValue, TunnelValue, VXLAN_PORTS,
+    Control, FdbKey, FdbValue, GuardKey, GuardValue, PortValue, Program, ProgramCounters,
+    SOURCE_CAPACITY, SourceCounters, SourceKey, TunnelCounters, TunnelFlags, TunnelIndexKey,
+    TunnelIndexValue, TunnelValue, UplinkValue, VXLAN_PORTS,
 };
 use ovs_ebpf_common::{PACKET_REASONS, Reason};
 
@@ -63,6 +65,9 @@ pub struct Tables {
     tunnel_index: HashMap<MapData, TunnelIndexKey, TunnelIndexValue>,
     counters: PerCpuArray<MapData, ProgramCounters>,
     tunnel_counters: PerCpuArray<MapData, TunnelCounters>,
+    guards: HashMap<MapData, GuardKey, GuardValue>,
+    uplinks: HashMap<MapData, u32, UplinkValue>,
+    sources: HashMap<MapData, SourceKey, SourceCounters>,
 }
 
 impl Tables {
@@ -75,6 +80,9 @@ impl Tables {
             tunnel_index: take(ebpf, "tunnel_index")?,
             counters: take(ebpf, "counters")?,
             tunnel_counters: take(ebpf, "tunnel_counters")?,
+            guards: take(ebpf, "guards")?,
+            uplinks: take(ebpf, "xdp_uplinks")?,
+            sources: take(ebpf, "xdp_sources")?,
         })
     }
 
@@ -231,6 +239,71 @@ impl Tables {
         let unused = TunnelValue { active, paths, ..TunnelValue::default() };
         self.tunnels.set(id, unused, 0).map_err(error("write", "tunnels"))?;
         self.tunnel_counters.set(id, cpus, 0).map_err(error("write", "tunnel_counters"))
+    }
+
+    /// All that the filter on the uplinks knows.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn guards(&self) -> Result<BTreeSet<GuardKey>, Error> {
+        self.guards.keys().collect::<Result<_, _>>().map_err(error("read", "guards"))
+    }
+
+    /// Adds to what the filter knows.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn add_guard(&mut self, key: &GuardKey) -> Result<(), Error> {
+        self.guards.insert(key, 1, 0).map_err(error("write", "guards"))
+    }
+
+    /// Removes from what the filter knows.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn remove_guard(&mut self, key: &GuardKey) -> Result<(), Error> {
+        absent_is_fine(self.guards.remove(key)).map_err(error("write", "guards"))
+    }
+
+    /// The uplinks where packets are filtered.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn uplinks(&self) -> Result<BTreeMap<IfIndex, UplinkValue>, Error> {
+        self.uplinks.iter().collect::<Result<_, _>>().map_err(error("read", "xdp_uplinks"))
+    }
+
+    /// Adds or replaces an uplink.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn set_uplink(&mut self, ifindex: IfIndex, value: UplinkValue) -> Result<(), Error> {
+        self.uplinks.insert(ifindex, value, 0).map_err(error("write", "xdp_uplinks"))
+    }
+
+    /// Removes an uplink, if it is there.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn remove_uplink(&mut self, ifindex: IfIndex) -> Result<(), Error> {
+        absent_is_fine(self.uplinks.remove(&ifindex)).map_err(error("write", "xdp_uplinks"))
+    }
+
+    /// The sources of discarded packets that were seen last.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn sources(&self) -> Result<BTreeMap<SourceKey, SourceCounters>, Error> {
+        let mut sources = BTreeMap::new();
+        // In a flood of sources each may make room for another before the next is asked for, and
+        // the kernel begins again: no more questions than that.
+        for key in self.sources.keys().take(2 * SOURCE_CAPACITY) {
+            let key = key.map_err(error("read", "xdp_sources"))?;
+            if let Ok(counters) = self.sources.get(&key, 0) {
+                sources.insert(key, counters);
+            }
+        }
+        Ok(sources)
     }
 
     /// A program's counters.

@@ -25,7 +25,7 @@ impl Links {
 
     /// Detaches all that are pinned, whoever attached them.
     pub(super) fn remove_all(&self) {
-        for program in Program::ALL {
+        for program in Program::TC {
             pinned(&self.directory, program).iter().for_each(|(pin, _)| remove(pin));
         }
     }
@@ -106,7 +106,7 @@ fn into_fd(link: SchedClassifierLink) -> Result<FdLink, LinkError> {
 }
 
 /// The pins of a program's links with their ifindex.
-fn pinned(directory: &Path, program: Program) -> Vec<(PathBuf, IfIndex)> {
+pub(super) fn pinned(directory: &Path, program: Program) -> Vec<(PathBuf, IfIndex)> {
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
     entries
         .flatten()
@@ -118,7 +118,7 @@ fn pinned(directory: &Path, program: Program) -> Vec<(PathBuf, IfIndex)> {
         .collect()
 }
 
-fn remove(pin: &Path) {
+pub(super) fn remove(pin: &Path) {
     if let Err(error) = fs::remove_file(pin)
         && error.kind() != std::io::ErrorKind::NotFound
     {

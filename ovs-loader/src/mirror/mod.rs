@@ -8,6 +8,7 @@ pub mod apply;
 mod clash;
 pub mod entry;
 mod gate;
+mod guard;
 mod ids;
 mod maps;
 pub mod plan;
@@ -17,6 +18,7 @@ mod tunnel;
 
 pub use apply::Applied;
 pub use gate::Facts;
+pub use guard::{Flow, Guards};
 pub use ids::TunnelIds;
 pub use maps::{MapReader, MapWriter};
 pub use plan::{BridgePlan, Plan, PortPlan, TunnelPlan};

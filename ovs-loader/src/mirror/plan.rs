@@ -179,6 +179,13 @@ impl Plan {
         uplinks
     }
 
+    /// The MAC of an uplink, where one of its tunnels knows it.
+    #[must_use]
+    pub fn uplink_mac(&self, ifindex: IfIndex) -> Option<Mac> {
+        let mut paths = self.tunnels().filter_map(|tunnel| tunnel.path.as_ref());
+        paths.find(|path| path.uplink == ifindex).map(|path| path.source_mac)
+    }
+
     /// The `ports` map has room for so many.
     fn refuse_ports_beyond_capacity(&mut self) {
         self.bridges

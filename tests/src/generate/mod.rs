@@ -1,6 +1,7 @@
 //! Frames and tables by the million, the same ones for the same seed: valid ones of every kind, with
 //! one thing out of the ordinary, and mutated ones.
 
+pub mod hostile;
 mod mutate;
 mod overlay;
 mod random;
@@ -52,13 +53,17 @@ impl Traffic {
             Program::PortIngress
         } else {
             underlay::arrive(random, scene, arrival);
-            Program::UplinkIngress
+            // One frame in three of the underlay meets the filter.
+            if random.one_in(3) { Program::UplinkXdp } else { Program::UplinkIngress }
         };
+        if program == Program::UplinkXdp {
+            arrival.gso_size = 0;
+        }
         if random.one_in(2) {
             for _ in 0..=random.below(3) {
                 mutate::change(random, &mut arrival.frame, last);
             }
-            if program == Program::UplinkIngress && random.one_in(2) {
+            if program != Program::PortIngress && random.one_in(2) {
                 underlay::repair(&mut arrival.frame);
             }
         }

@@ -3,9 +3,9 @@
 use std::collections::btree_map::Entry;
 
 use ovs_ebpf_common::abi::{
-    Control, FdbFlags, FdbKey, FdbValue, NO_VLAN, OUTER_HEADER_MAX, PortFlags, PortValue,
-    TUNNEL_CAPACITY, TunnelFlags, TunnelIndexFlags, TunnelIndexKey, TunnelIndexValue, TunnelKind,
-    TunnelPath, TunnelValue, VXLAN_PORTS,
+    Control, FdbFlags, FdbKey, FdbValue, GuardKey, GuardKind, NO_VLAN, OUTER_HEADER_MAX, PortFlags,
+    PortValue, TUNNEL_CAPACITY, TunnelFlags, TunnelIndexFlags, TunnelIndexKey, TunnelIndexValue,
+    TunnelKind, TunnelPath, TunnelValue, UplinkValue, VXLAN_PORTS,
 };
 
 use super::Random;
@@ -97,6 +97,12 @@ impl Scene {
                 scene.tables.ports.insert(device.ifindex, value);
             }
         }
+        for device in devices {
+            if !random.one_in(12) {
+                let value = UplinkValue { mac: device.mac, ..UplinkValue::default() };
+                scene.tables.uplinks.insert(device.ifindex, value);
+            }
+        }
         for _ in 0..TUNNELS {
             let domain = domain(random);
             scene.add_tunnel(random, domain);
@@ -128,6 +134,24 @@ impl Scene {
             if let Entry::Vacant(free) = self.tables.tunnel_index.entry(key) {
                 free.insert(value);
                 self.ends.push(End { key, value });
+                self.guard(random, &key);
+            }
+        }
+    }
+
+    /// Lets the filter know of a tunnel's receiving end, mostly of all there is to know.
+    fn guard(&mut self, random: &mut Random, end: &TunnelIndexKey) {
+        let mapped = |address: [u8; 4]| std::net::Ipv4Addr::from(address).to_ipv6_mapped().octets();
+        for (address, key, kind) in [
+            (end.local, [0; 4], GuardKind::Endpoint),
+            (end.remote, [0; 4], GuardKind::Remote),
+            (end.remote, end.key, GuardKind::Way),
+        ] {
+            let protocol = if end.kind == TunnelKind::VxlanIpv4 as u8 { 17 } else { 47 };
+            let address = mapped(address);
+            let key = GuardKey { address, key, dst_port: end.dst_port, protocol, kind: kind as u8 };
+            if !random.one_in(6) {
+                self.tables.guards.insert(key, 1);
             }
         }
     }

@@ -12,6 +12,7 @@
 //! - that the kernel encapsulates no packet beyond 16 KB that is not to be cut (`encap_refused`);
 //! - two programs at once, and a map that changes while one runs.
 
+mod filter;
 mod forwarding;
 mod ingress;
 mod read;
@@ -22,8 +23,8 @@ use std::ops::RangeInclusive;
 use ovs_ebpf_common::{
     Reason,
     abi::{
-        Control, Event, FdbKey, FdbValue, PortValue, Program, TunnelCounters, TunnelIndexKey,
-        TunnelIndexValue, TunnelValue,
+        Control, Event, FdbKey, FdbValue, GuardKey, GuardValue, PortValue, Program, TunnelCounters,
+        TunnelIndexKey, TunnelIndexValue, TunnelValue, UplinkValue,
     },
 };
 
@@ -42,6 +43,10 @@ pub struct Tables {
     pub tunnels: BTreeMap<u32, TunnelValue>,
     /// `tunnel_index`.
     pub tunnel_index: BTreeMap<TunnelIndexKey, TunnelIndexValue>,
+    /// `guards`.
+    pub guards: BTreeMap<GuardKey, GuardValue>,
+    /// `xdp_uplinks`, by ifindex.
+    pub uplinks: BTreeMap<u32, UplinkValue>,
 }
 
 /// A packet as it arrives at the hook.
@@ -82,7 +87,7 @@ pub struct Forwarded {
     pub any_identification: bool,
 }
 
-/// Both programs, with their maps.
+/// The programs, with their maps.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
     /// The maps that programs read. They write [`FdbValue::next_revalidation`], and `next_event` of
@@ -101,10 +106,11 @@ impl Model {
         Self { tables, ..Self::default() }
     }
 
-    /// What becomes of a packet at `now`, in nanoseconds of `CLOCK_MONOTONIC`.
+    /// What becomes of a packet at `now`, in nanoseconds of `CLOCK_MONOTONIC`. What the filter lets
+    /// pass leaves as it came.
     ///
     /// # Errors
-    /// Why it is left to the bridge, as it came.
+    /// Why it is left to the bridge, as it came, or discarded.
     pub fn run(
         &mut self,
         program: Program,
@@ -114,6 +120,9 @@ impl Model {
         match program {
             Program::PortIngress => self.port_ingress(now, packet),
             Program::UplinkIngress => self.uplink_ingress(now, packet),
+            Program::UplinkXdp => self
+                .filter(now, packet)
+                .map(|()| Forwarded::exactly(packet.frame.to_vec(), packet.tag)),
         }
     }
 }

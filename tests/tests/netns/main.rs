@@ -3,7 +3,9 @@
 mod cleanup;
 mod daemon;
 mod docker;
+mod filter;
 mod gate;
+mod hostile;
 mod interop;
 mod local;
 mod mistakes;

@@ -79,7 +79,7 @@ fn pinned_counters(bpffs: &Path) -> Result<(u64, u64)> {
         MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?;
     let counters = PerCpuArray::<_, ProgramCounters>::try_from(Map::PerCpuArray(map))?;
     let (mut fast, mut expired) = (0, 0);
-    for program in Program::ALL {
+    for program in Program::TC {
         for values in counters.get(&(program as u32), 0)?.iter() {
             fast += values.packets;
             expired += values.reasons[Reason::LeaseExpired as usize];

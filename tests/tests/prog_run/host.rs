@@ -6,15 +6,16 @@ use std::process::Command;
 use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
-    programs::SchedClassifier,
+    programs::{SchedClassifier, Xdp},
 };
 use nix::sched::{CloneFlags, unshare};
 use ovs_ebpf_common::{
     PACKET_REASONS, Reason,
     abi::{
-        Control, Event, FdbFlags, FdbKey, FdbValue, PortFlags, PortValue, Program, ProgramCounters,
-        TunnelCounters, TunnelFlags, TunnelIndexFlags, TunnelIndexKey, TunnelIndexValue,
-        TunnelKind, TunnelPath, TunnelValue, VXLAN_PORTS,
+        Control, Event, FdbFlags, FdbKey, FdbValue, GuardKey, GuardValue, PortFlags, PortValue,
+        Program, ProgramCounters, SourceCounters, SourceKey, TunnelCounters, TunnelFlags,
+        TunnelIndexFlags, TunnelIndexKey, TunnelIndexValue, TunnelKind, TunnelPath, TunnelValue,
+        UplinkValue, VXLAN_PORTS,
     },
     wire::outer::{self, Outer},
 };
@@ -82,6 +83,9 @@ pub(crate) struct Host {
     counters: PerCpuArray<MapData, ProgramCounters>,
     tunnel_counters: PerCpuArray<MapData, TunnelCounters>,
     events: Option<RingBuf<MapData>>,
+    pub(crate) guards: HashMap<MapData, GuardKey, GuardValue>,
+    pub(crate) uplinks: HashMap<MapData, u32, UplinkValue>,
+    pub(crate) sources: HashMap<MapData, SourceKey, SourceCounters>,
     /// By program and CPU, as last read.
     counted: [Vec<ProgramCounters>; Program::ALL.len()],
     /// Ids that [`Self::set_tables`] set.
@@ -118,12 +122,15 @@ impl Host {
             .override_global("DECAP_L3", &u8::from(decap_l3), true)
             .load(object())
             .expect("the BPF object loads");
-        for program in Program::ALL {
+        for program in Program::TC {
             let name = program.name();
             let program: &mut SchedClassifier =
                 ebpf.program_mut(name).unwrap_or_else(|| panic!("{name}")).try_into().expect(name);
             program.load().unwrap_or_else(|error| panic!("{name}: {error:#?}"));
         }
+        let filter = Program::UplinkXdp.name();
+        let xdp: &mut Xdp = ebpf.program_mut(filter).expect(filter).try_into().expect(filter);
+        xdp.load().unwrap_or_else(|error| panic!("{filter}: {error:#?}"));
         let counters = map(&mut ebpf, "counters");
         let mut host = Self {
             control: map(&mut ebpf, "control"),
@@ -133,6 +140,9 @@ impl Host {
             tunnel_index: map(&mut ebpf, "tunnel_index"),
             tunnel_counters: map(&mut ebpf, "tunnel_counters"),
             events: Some(map(&mut ebpf, "events")),
+            guards: map(&mut ebpf, "guards"),
+            uplinks: map(&mut ebpf, "xdp_uplinks"),
+            sources: map(&mut ebpf, "xdp_sources"),
             counted: Program::ALL.map(|program| per_cpu(&counters, program)),
             counters,
             tunnels_set: Vec::new(),
@@ -221,6 +231,8 @@ impl Host {
         replace(&mut self.ports, &tables.ports);
         replace(&mut self.fdb, &tables.fdb);
         replace(&mut self.tunnel_index, &tables.tunnel_index);
+        replace(&mut self.guards, &tables.guards);
+        replace(&mut self.uplinks, &tables.uplinks);
         for id in std::mem::take(&mut self.tunnels_set) {
             self.tunnels.set(id, TunnelValue::default(), 0).expect("tunnels");
         }
@@ -331,6 +343,28 @@ impl Host {
         let outcome = run::run(loaded, input)
             .unwrap_or_else(|error| panic!("{name}: {error:?} on {:02x?}", input.frame));
         Observed { outcome, counted: self.moved(program) }
+    }
+
+    /// Runs the filter on a frame that arrives on a device.
+    ///
+    /// # Panics
+    /// Where the kernel refuses the frame, or the filter changes it or counts other than it does.
+    pub(crate) fn filter(&mut self, ifindex: u32, frame: &[u8]) -> Result<(), Reason> {
+        let name = Program::UplinkXdp.name();
+        let loaded: &Xdp = self.ebpf.program(name).expect("loaded").try_into().expect("for XDP");
+        let (verdict, after) = run::run_xdp(loaded, ifindex, frame)
+            .unwrap_or_else(|error| panic!("{name}: {error:?} on {frame:02x?}"));
+        assert_eq!(after, frame, "{name} changed a frame");
+        match (verdict, self.moved(Program::UplinkXdp).as_slice()) {
+            (run::XDP_PASS, []) => Ok(()),
+            (run::XDP_DROP, [(at @ 2.., 1)]) => {
+                let code = u8::try_from(at - 2).expect("a reason's code");
+                Err(Reason::from_code(code).expect("a reason"))
+            }
+            (verdict, counted) => {
+                panic!("{name} returned {verdict} and counted {counted:?} on {frame:02x?}")
+            }
+        }
     }
 
     /// Which of a program's counters moved since this was last asked, and by how much: 0 packets,

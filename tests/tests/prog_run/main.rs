@@ -5,6 +5,7 @@ mod decap;
 mod differential;
 mod encap;
 mod events;
+mod filter;
 mod flat;
 mod host;
 mod hostile;

@@ -1,4 +1,4 @@
-//! `BPF_PROG_TEST_RUN` of a TC program: one frame in, verdict and frame out.
+//! `BPF_PROG_TEST_RUN`: one frame in, verdict and frame out.
 //!
 //! What `bpf_prog_test_run_skb` (net/bpf/test_run.c) makes of its input:
 //! - The device is the context's `ifindex`, looked up in the calling thread's network namespace; 0 or
@@ -11,7 +11,7 @@
 //!   longer than a page less headroom and the skb's own data, 3,712 bytes on x86-64.
 //! - A redirect is a return value; nothing is sent.
 
-use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions};
+use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
 
 /// `TC_ACT_UNSPEC`: the next filter on the hook decides, in the end the bridge.
 pub(crate) const PASS: i32 = -1;
@@ -72,6 +72,37 @@ pub(crate) fn run(program: &SchedClassifier, input: Input<'_>) -> Result<Outcome
     frame.truncate(result.data_size_out as usize);
     let mark = after[MARK..].first_chunk().copied().map_or(0, u32::from_ne_bytes);
     Ok(Outcome { verdict: result.return_value.cast_signed(), frame, mark })
+}
+
+/// `XDP_DROP`.
+pub(crate) const XDP_DROP: u32 = 1;
+/// `XDP_PASS`.
+pub(crate) const XDP_PASS: u32 = 2;
+
+/// Runs an XDP program once on a frame that arrives on the first queue of a device: its return value,
+/// and the frame after the run.
+///
+/// `bpf_prog_test_run_xdp` takes frames from 14 bytes up to a page less headroom and tailroom; longer
+/// ones have their rest in further buffers, as a driver's would.
+pub(crate) fn run_xdp(
+    program: &Xdp,
+    ifindex: u32,
+    frame: &[u8],
+) -> Result<(u32, Vec<u8>), ProgramError> {
+    // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+    let mut context = [0; 24];
+    put(&mut context, 4, frame.len() as u32);
+    put(&mut context, 12, ifindex);
+    let mut after = vec![0; frame.len() + ROOM];
+    let options = TestRunOptions {
+        data_in: Some(frame),
+        data_out: Some(&mut after),
+        ctx_in: Some(&context),
+        ..TestRunOptions::new()
+    };
+    let result = program.test_run(options)?;
+    after.truncate(result.data_size_out as usize);
+    Ok((result.return_value, after))
 }
 
 /// Whether the kernel refuses to run a program on the frame: it ends before the IP header does that its

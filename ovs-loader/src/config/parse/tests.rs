@@ -34,6 +34,8 @@ fn each_mistake_in_accelerate_names_its_line_and_the_remedy() {
         ("[accelerate]\nrevalidate_seconds = 70000", 2, "out of range", "from 1 to 3600"),
         ("[accelerate]\n\nfdb_capacity = 1023", 3, "out of range", "from 1024 to 4194304"),
         ("[accelerate]\nfdb_capacity = 4194305", 2, "out of range", "from 1024 to 4194304"),
+        ("[accelerate]\nxdp = \"of\"", 2, "xdp = \"of\"", "\"off\" or \"filter\""),
+        ("[accelerate]\nxdp = true", 2, "invalid type", "text in quotes"),
         ("[accelerate]\nbridges = []", 2, "empty list", "leave the line out"),
         ("[accelerate]\nbridges = \"br-ex\"", 2, "invalid type", "list in brackets"),
         ("[accelerate]\nbridges = [\"a\",\n \"a\"]", 3, "there twice", "one name"),

@@ -3,6 +3,7 @@
 
 mod adopt;
 mod apply;
+mod guard;
 mod maps;
 mod ovs;
 mod property;

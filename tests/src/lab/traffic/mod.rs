@@ -2,6 +2,7 @@
 
 mod both_ways;
 mod datagrams;
+mod frames;
 mod group;
 mod iperf;
 mod lockstep;
@@ -12,6 +13,7 @@ mod transfer;
 pub use self::{
     both_ways::BothWays,
     datagrams::Datagrams,
+    frames::send_frames,
     group::reaches,
     iperf::{Tcp, Udp, tcp, udp},
     lockstep::{LockstepTcp, LockstepUdp},

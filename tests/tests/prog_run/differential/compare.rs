@@ -44,7 +44,7 @@ impl Case {
                 }
             )+};
         }
-        thin!(ports fdb tunnels tunnel_index);
+        thin!(ports fdb tunnels tunnel_index guards uplinks);
         case
     }
 
@@ -101,6 +101,13 @@ impl<'a> Both<'a> {
     ) -> Result<Option<Reason>, String> {
         let Arrival { device, gso_size, frame } = arrival;
         let expected = self.model.run(program, now(), &received(arrival));
+        if program == Program::UplinkXdp {
+            let seen = self.host.filter(*device, frame);
+            return match expected.map(drop) == seen {
+                true => Ok(seen.err()),
+                false => Err(format!("{seen:?}; the model says otherwise")),
+            };
+        }
         let input = Input { ifindex: *device, frame, gso_size: *gso_size, mark: 0 };
         let Observed { outcome, counted } = self.host.observe(program, input);
         let (reason, fate, left) = match expected {

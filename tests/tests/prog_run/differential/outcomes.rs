@@ -6,7 +6,7 @@ use std::fmt;
 use ovs_ebpf_common::{Reason, abi::Program};
 
 /// Reasons that packets of a test run may have.
-const REASONS: [(Program, &[Reason]); 2] = [
+const REASONS: [(Program, &[Reason]); 3] = [
     (
         Program::PortIngress,
         &[
@@ -58,6 +58,7 @@ const REASONS: [(Program, &[Reason]); 2] = [
             Reason::HardwareGso,
         ],
     ),
+    (Program::UplinkXdp, &[Reason::UnknownRemote, Reason::WrongKey, Reason::Malformed]),
 ];
 
 /// How many frames met which fate, and how many events they raised.

@@ -30,6 +30,10 @@ struct Record {
     fdb: Entries,
     tunnels: Entries,
     tunnel_index: Entries,
+    #[serde(default)]
+    guards: Entries,
+    #[serde(default)]
+    uplinks: Entries,
 }
 
 type Entries = BTreeMap<String, String>;
@@ -70,6 +74,8 @@ fn load(path: &Path) -> Case {
             fdb: entries(&record.fdb),
             tunnels: entries(&record.tunnels),
             tunnel_index: entries(&record.tunnel_index),
+            guards: entries(&record.guards),
+            uplinks: entries(&record.uplinks),
         },
     }
 }
@@ -89,6 +95,8 @@ pub(super) fn keep(case: &Case, found: &str) -> String {
         fdb: hex_entries(&tables.fdb),
         tunnels: hex_entries(&tables.tunnels),
         tunnel_index: hex_entries(&tables.tunnel_index),
+        guards: hex_entries(&tables.guards),
+        uplinks: hex_entries(&tables.uplinks),
     };
     let mut hasher = DefaultHasher::new();
     arrival.frame.hash(&mut hasher);
