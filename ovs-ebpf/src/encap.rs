@@ -11,7 +11,7 @@ use aya_ebpf::{
 use network_types::{eth::EthHdr, ip::IpProto, udp::UdpHdr};
 use ovs_ebpf_common::{
     Reason,
-    abi::{OUTER_HEADER_MAX, TunnelFlags, TunnelKind, TunnelPath, TunnelValue},
+    abi::{TEMPLATE_LEN, TunnelFlags, TunnelKind, TunnelPath, TunnelValue},
     wire::{
         ecn,
         frame::Frame,
@@ -27,11 +27,9 @@ use crate::{
 };
 
 /// The outer header, and behind it the inner Ethernet header, with its VLAN tag, that
-/// `bpf_skb_adjust_room` leaves in front of the room it made.
+/// `bpf_skb_adjust_room` leaves in front of the room it made. Aligned, to be copied by whole words.
 #[repr(C, align(8))]
-struct Headers([u8; HEADERS_LEN]);
-
-const HEADERS_LEN: usize = (OUTER_HEADER_MAX + EthHdr::LEN + vlan::LEN).next_multiple_of(8);
+struct Headers([u8; TEMPLATE_LEN]);
 
 /// Sends the frame into tunnel `id`, with the tag that it is to have there within the frame.
 ///
@@ -97,8 +95,7 @@ fn push(
     };
 
     let header_len = kind.header_len();
-    let mut headers = Headers([0; HEADERS_LEN]);
-    headers.0[..OUTER_HEADER_MAX].copy_from_slice(&path.header);
+    let mut headers = Headers(path.header);
     outer::patch(
         &mut headers.0,
         kind,
@@ -111,13 +108,16 @@ fn push(
             source_port,
         },
     );
-    headers.0[header_len..header_len + EthHdr::LEN].copy_from_slice(ethernet);
+    for (at, word) in ethernet.iter().enumerate() {
+        let at = header_len + 2 * at;
+        headers.0[at..at + 2].copy_from_slice(&word.to_ne_bytes());
+    }
     if tag_len != 0 {
-        let ether_type = header_len + ETHER_TYPE;
-        let tag = [vlan::TPID.to_be_bytes(), tags.to.to_be_bytes()];
-        headers.0[ether_type..ether_type + vlan::LEN].copy_from_slice(tag.as_flattened());
-        headers.0[ether_type + vlan::LEN..header_len + EthHdr::LEN + vlan::LEN]
-            .copy_from_slice(&ethernet[ETHER_TYPE..]);
+        let tag = header_len + ETHER_TYPE;
+        let ether_type = ethernet[ETHER_TYPE / 2].to_ne_bytes();
+        headers.0[tag..tag + 2].copy_from_slice(&vlan::TPID.to_be_bytes());
+        headers.0[tag + 2..tag + 4].copy_from_slice(&tags.to.to_be_bytes());
+        headers.0[tag + 4..tag + 6].copy_from_slice(&ether_type);
     }
 
     let l4 = match kind {

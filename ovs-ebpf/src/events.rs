@@ -3,13 +3,18 @@
 use ovs_ebpf_common::{
     Reason,
     abi::{
-        EVENT_INTERVAL, Event, EventFlags, FdbKey, NO_VLAN, PortFlags, PortValue, TunnelIndexFlags,
-        TunnelIndexValue,
+        EVENT_INTERVAL, Event, EventFlags, FdbKey, FlowKey, NO_VLAN, PortFlags, PortValue,
+        TunnelIndexFlags, TunnelIndexValue,
     },
     wire::{frame::Head, vlan},
 };
 
-use crate::{fdb, lease::Now, maps::EVENTS};
+use crate::{
+    fdb,
+    lease::Now,
+    maps::EVENTS,
+    packet::{self, Ethernet},
+};
 
 /// Where a frame came from.
 #[derive(Clone, Copy)]
@@ -82,6 +87,20 @@ impl Origin {
     #[inline(always)]
     pub fn station(&self, mac: [u8; 6]) -> FdbKey {
         FdbKey { bridge: self.bridge, vlan: self.vlan, mac }
+    }
+
+    /// The key of a frame's flow.
+    #[inline(always)]
+    pub fn flow(&self, ethernet: &Ethernet) -> FlowKey {
+        let [d0, d1, d2, s0, s1, s2, _] = *ethernet;
+        FlowKey {
+            from: self.from,
+            bridge: self.bridge,
+            destination: packet::mac([d0, d1, d2]),
+            source: packet::mac([s0, s1, s2]),
+            vlan: self.vlan,
+            is_tunnel: u16::from(self.is_tunnel),
+        }
     }
 
     /// Raises an event where a frame that is left to the bridge for `reason` teaches it where a station

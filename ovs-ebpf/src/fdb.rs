@@ -15,8 +15,10 @@ const SECOND: u64 = 1_000_000_000;
 pub struct Station {
     /// An ifindex, or with [`FdbFlags::TUNNEL`] a tunnel id.
     pub target: u32,
-    flags: u16,
-    mtu: u32,
+    /// [`FdbFlags`].
+    pub flags: u16,
+    /// See [`FdbValue::mtu`].
+    pub mtu: u32,
 }
 
 impl Station {
@@ -49,13 +51,14 @@ impl Station {
     }
 }
 
-/// The source's entry, which must say that the frame came from where it did.
+/// The source's entry, which must say that the frame came from where it did; and from when on the
+/// source has to be looked at again, in nanoseconds of `CLOCK_MONOTONIC`.
 ///
 /// # Errors
 /// [`Reason::SourceUnknown`], [`Reason::SourceMoved`], and [`Reason::Revalidation`] once per interval.
 #[inline(always)]
-pub fn source(mac: [u8; 6], origin: &Origin, now: &Now) -> Result<Station, Reason> {
-    let entry = FDB.get_ptr_mut(origin.station(mac)).ok_or(Reason::SourceUnknown)?;
+pub fn source(mac: &[u8; 6], origin: &Origin, now: &Now) -> Result<(Station, u64), Reason> {
+    let entry = FDB.get_ptr_mut(origin.station(*mac)).ok_or(Reason::SourceUnknown)?;
     let station = read(entry);
     if !station.is_at(origin) {
         return Err(Reason::SourceMoved);
@@ -64,14 +67,17 @@ pub fn source(mac: [u8; 6], origin: &Origin, now: &Now) -> Result<Station, Reaso
     // than one packet passes the bridge, which does no harm.
     let (next, interval) =
         unsafe { (&raw mut (*entry).next_revalidation, (*entry).revalidate_seconds) };
+    if interval == 0 {
+        return Ok((station, u64::MAX));
+    }
     // SAFETY: as above.
     unsafe {
-        if now.0 >= *next && interval != 0 {
+        if now.0 >= *next {
             *next = now.0 + u64::from(interval) * SECOND;
             return Err(Reason::Revalidation);
         }
+        Ok((station, *next))
     }
-    Ok(station)
 }
 
 /// The destination's entry, for a frame from `source`.

@@ -9,6 +9,7 @@ mod decap;
 mod encap;
 mod events;
 mod fdb;
+mod flows;
 mod frame;
 mod lease;
 mod maps;

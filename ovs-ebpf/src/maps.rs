@@ -6,10 +6,10 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use ovs_ebpf_common::abi::{
-    Control, EVENTS_SIZE, Event, FDB_CAPACITY, FdbKey, FdbValue, GUARD_CAPACITY, GuardKey,
-    GuardValue, PORT_CAPACITY, PortValue, Program, ProgramCounters, SOURCE_CAPACITY,
-    SourceCounters, SourceKey, TUNNEL_CAPACITY, TunnelCounters, TunnelIndexKey, TunnelIndexValue,
-    TunnelValue, UPLINK_CAPACITY, UplinkValue,
+    Control, EVENTS_SIZE, Event, FDB_CAPACITY, FLOW_CAPACITY, FdbKey, FdbValue, Flow,
+    GUARD_CAPACITY, GuardKey, GuardValue, PORT_CAPACITY, PortValue, Program, ProgramCounters,
+    SOURCE_CAPACITY, SourceCounters, SourceKey, TUNNEL_CAPACITY, TunnelCounters, TunnelIndexKey,
+    TunnelIndexValue, TunnelValue, UPLINK_CAPACITY, UplinkValue,
 };
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
@@ -25,6 +25,10 @@ pub static PORTS: HashMap<u32, PortValue, PORT_CAPACITY, ON_DEMAND> = HashMap::n
 /// Bridge, VLAN and MAC -> port or tunnel.
 #[btf_map(name = "fdb")]
 pub static FDB: HashMap<FdbKey, FdbValue, FDB_CAPACITY, ON_DEMAND> = HashMap::new();
+
+/// What `fdb` last said of a flow, on each CPU.
+#[btf_map(name = "flows")]
+pub static FLOWS: PerCpuArray<Flow, FLOW_CAPACITY> = PerCpuArray::new();
 
 /// Tunnel id -> how to encapsulate.
 #[btf_map(name = "tunnels")]

@@ -14,7 +14,7 @@ use network_types::{
     eth::EthHdr,
     ip::{Ipv4Hdr, Ipv6Hdr},
 };
-use ovs_ebpf_common::wire::vlan;
+use ovs_ebpf_common::wire::{frame::Head, vlan};
 
 /// `linux/if_packet.h`.
 const PACKET_HOST: u32 = 0;
@@ -190,10 +190,11 @@ impl Packet {
 
     /// Writes the first `len` bytes of `bytes` to the packet's beginning.
     #[inline(always)]
-    pub fn store<const N: usize>(&self, bytes: &[u8; N], len: usize) -> Result<(), ()> {
-        debug_assert!(len <= N);
-        // SAFETY: a helper on the program's own context, reading `len` ≤ `N` bytes from the stack.
-        match unsafe { bpf_skb_store_bytes(self.skb, 0, bytes.as_ptr().cast(), len as u32, 0) } {
+    pub fn store<T>(&self, bytes: &T, len: usize) -> Result<(), ()> {
+        debug_assert!(len <= size_of::<T>());
+        let from = (&raw const *bytes).cast();
+        // SAFETY: a helper on the program's own context, reading `len` bytes of `bytes` from the stack.
+        match unsafe { bpf_skb_store_bytes(self.skb, 0, from, len as u32, 0) } {
             0 => Ok(()),
             _ => Err(()),
         }
@@ -216,8 +217,26 @@ pub struct Tags {
     pub to: u16,
 }
 
-/// An Ethernet header as bytes.
-pub type Ethernet = [u8; EthHdr::LEN];
+/// An Ethernet header as 16-bit words, each as it lies in memory: the compiler would copy bytes one
+/// by one.
+pub type Ethernet = [u16; EthHdr::LEN / 2];
+
+/// The Ethernet header that a frame begins with.
+#[inline(always)]
+pub fn ethernet(head: &Head) -> Ethernet {
+    let mut words = [0; EthHdr::LEN / 2];
+    for (word, pair) in words.iter_mut().zip(head.as_chunks::<2>().0) {
+        *word = u16::from_ne_bytes(*pair);
+    }
+    words
+}
+
+/// A MAC address out of an [`Ethernet`] header.
+#[inline(always)]
+pub fn mac(words: [u16; 3]) -> [u8; 6] {
+    // SAFETY: six bytes either way.
+    unsafe { core::mem::transmute::<[u16; 3], [u8; 6]>(words) }
+}
 
 /// Sends an IP packet to a neighbour on a device: the kernel writes both MACs from its neighbour table
 /// as it is when the packet leaves. Gives the TC action.

@@ -10,7 +10,10 @@ pub struct Control {
     pub lease_deadline: u64,
     /// UDP destination ports of the accelerated VXLAN tunnels, in network byte order; 0 is unused.
     pub vxlan_ports: [[u8; 2]; VXLAN_PORTS],
+    /// Changes with every change of `fdb`, right after it: what the programs found there before is
+    /// looked up again ([`super::Flow`]).
+    pub generation: u64,
 }
 
-const _: () = assert!(size_of::<Control>() == 16);
+const _: () = assert!(size_of::<Control>() == 24);
 super::pod!(Control);

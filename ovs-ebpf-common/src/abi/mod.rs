@@ -9,6 +9,7 @@ mod control;
 mod counters;
 mod event;
 mod fdb;
+mod flow;
 mod guard;
 mod port;
 mod tunnel;
@@ -17,14 +18,15 @@ pub use control::{Control, VXLAN_PORTS};
 pub use counters::{Program, ProgramCounters, TunnelCounters};
 pub use event::{EVENT_INTERVAL, EVENTS_SIZE, Event, EventFlags};
 pub use fdb::{FdbFlags, FdbKey, FdbValue};
+pub use flow::{FLOW_CAPACITY, Flow, FlowKey};
 pub use guard::{
     GUARD_CAPACITY, GuardKey, GuardKind, GuardValue, SOURCE_CAPACITY, SourceCounters, SourceKey,
     UPLINK_CAPACITY, UplinkValue,
 };
 pub use port::{PortFlags, PortValue};
 pub use tunnel::{
-    OUTER_HEADER_MAX, TunnelFlags, TunnelIndexFlags, TunnelIndexKey, TunnelIndexValue, TunnelKind,
-    TunnelPath, TunnelValue,
+    OUTER_HEADER_MAX, TEMPLATE_LEN, TunnelFlags, TunnelIndexFlags, TunnelIndexKey,
+    TunnelIndexValue, TunnelKind, TunnelPath, TunnelValue,
 };
 
 /// The version of everything in this module.

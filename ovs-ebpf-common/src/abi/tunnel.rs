@@ -1,5 +1,8 @@
 /// Longest outer header: Ethernet 14, IPv6 40, UDP 8, VXLAN 8, rounded up to a multiple of 8.
 pub const OUTER_HEADER_MAX: usize = 72;
+/// Length of [`TunnelPath::header`]: behind the longest outer header is room for the inner Ethernet
+/// header with a VLAN tag, so that both are one piece to copy and to complete.
+pub const TEMPLATE_LEN: usize = (OUTER_HEADER_MAX + 14 + 4).next_multiple_of(8);
 
 /// What a tunnel's outer header consists of; [`TunnelPath::kind`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,8 +76,8 @@ pub struct TunnelValue {
 pub struct TunnelPath {
     /// The outer header from Ethernet on, as long as [`TunnelKind::header_len`] says. TOS, total length,
     /// identification, TTL, checksum, UDP source port and UDP length are zero; the kernel writes the
-    /// MACs anew.
-    pub header: [u8; OUTER_HEADER_MAX],
+    /// MACs anew. What follows is zero.
+    pub header: [u8; TEMPLATE_LEN],
     /// Sum of the header's IPv4 header as big-endian 16-bit words, not folded.
     pub checksum_seed: u32,
     /// Device to send through.
@@ -97,7 +100,7 @@ pub struct TunnelPath {
 impl Default for TunnelPath {
     fn default() -> Self {
         Self {
-            header: [0; OUTER_HEADER_MAX],
+            header: [0; TEMPLATE_LEN],
             checksum_seed: 0,
             uplink: 0,
             mtu: 0,
@@ -158,8 +161,8 @@ impl TunnelIndexFlags {
     pub const TAGGED: u16 = 1 << 1;
 }
 
-const _: () = assert!(size_of::<TunnelPath>() == 112);
-const _: () = assert!(size_of::<TunnelValue>() == 16 + 2 * 112);
+const _: () = assert!(size_of::<TunnelPath>() == 136);
+const _: () = assert!(size_of::<TunnelValue>() == 16 + 2 * 136);
 const _: () = assert!(size_of::<TunnelIndexKey>() == 16);
 const _: () = assert!(size_of::<TunnelIndexValue>() == 24);
 super::pod!(TunnelValue, TunnelIndexKey, TunnelIndexValue);

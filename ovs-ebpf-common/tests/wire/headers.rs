@@ -2,7 +2,7 @@
 
 use ovs_ebpf_common::{
     Reason,
-    abi::{OUTER_HEADER_MAX, TunnelIndexKey, TunnelKind, VXLAN_PORTS},
+    abi::{TEMPLATE_LEN, TunnelIndexKey, TunnelKind, VXLAN_PORTS},
     wire::outer::{self, Accepted, CLASSIFY_LEN, Outer, Patch},
 };
 use ovs_ebpf_tests::vectors::{Kind, Tunnel};
@@ -52,7 +52,7 @@ pub(crate) fn index_key(kind: TunnelKind, outer: &Outer) -> TunnelIndexKey {
 
 /// A whole outer header.
 pub(crate) fn encode(kind: TunnelKind, outer: &Outer, patch: &Patch) -> Vec<u8> {
-    let (mut header, seed): ([u8; OUTER_HEADER_MAX], u32) = outer::template(kind, outer);
+    let (mut header, seed): ([u8; TEMPLATE_LEN], u32) = outer::template(kind, outer);
     outer::patch(&mut header, kind, seed, patch);
     header[..kind.header_len()].to_vec()
 }

@@ -4,7 +4,7 @@ use aya_ebpf::{macros::classifier, programs::TcContext};
 use network_types::eth::EthHdr;
 use ovs_ebpf_common::{
     Reason,
-    abi::Program,
+    abi::{Control, Program},
     wire::frame::{self, Head},
 };
 
@@ -12,10 +12,10 @@ use crate::{
     counters::{self, Verdict},
     encap,
     events::Origin,
-    fdb,
+    fdb, flows,
     lease::{self, Now},
     maps::PORTS,
-    packet::{Packet, Tags},
+    packet::{self, Packet, Tags},
 };
 
 /// Forwards what a station behind this port sends to a known station; leaves the rest to the bridge.
@@ -28,7 +28,8 @@ pub fn port_ingress(ctx: TcContext) -> i32 {
 
 #[inline(always)]
 fn forward(packet: &Packet) -> Verdict {
-    let now = lease::check(lease::control()?)?;
+    let control = lease::control()?;
+    let now = lease::check(control)?;
     let ifindex = packet.ifindex();
     let mut origin = Origin::port(ifindex, PORTS.get_ptr_mut(ifindex).ok_or(Reason::PortUnknown)?);
     packet.pull(frame::MIN_LEN);
@@ -37,20 +38,23 @@ fn forward(packet: &Packet) -> Verdict {
     let tag = packet.has_vlan_tag().then(|| packet.vlan_tag());
     origin.enter(tag)?;
     let tag = tag.map_or(0, |(_, tci)| tci);
-    switch(packet, &head, tag, &origin, &now)
+    switch(packet, &head, tag, &origin, control, &now)
         .inspect_err(|&reason| origin.observe(&head, reason, &now))
 }
 
 /// `tag` is the control information of the frame's VLAN tag, 0 without.
 #[inline(always)]
-fn switch(packet: &Packet, head: &Head, tag: u16, origin: &Origin, now: &Now) -> Verdict {
+fn switch(
+    packet: &Packet,
+    head: &Head,
+    tag: u16,
+    origin: &Origin,
+    control: &Control,
+    now: &Now,
+) -> Verdict {
     let frame = frame::parse(head, packet.len())?;
-    let mut ethernet = [0; EthHdr::LEN];
-    ethernet.copy_from_slice(&head[..EthHdr::LEN]);
-
-    let source = fdb::source(frame.source, origin, now)?;
-    let destination = fdb::destination(&origin.station(frame.destination), &source)?;
-
+    let ethernet = packet::ethernet(head);
+    let destination = flows::destination(&ethernet, origin, control, now)?;
     let tags = Tags { from: tag, to: destination.tag_of(origin.vlan, tag) };
     if destination.is_behind_tunnel() {
         return encap::send(packet, destination.target, &frame, &ethernet, tags);

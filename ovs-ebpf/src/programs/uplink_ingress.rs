@@ -4,7 +4,7 @@ use aya_ebpf::{macros::classifier, programs::TcContext};
 use network_types::eth::EthHdr;
 use ovs_ebpf_common::{
     Reason,
-    abi::{Program, TunnelKind},
+    abi::{Control, Program, TunnelKind},
     wire::{
         ecn,
         frame::{self, Head},
@@ -16,10 +16,10 @@ use crate::{
     counters::{self, Verdict},
     decap::{self, Inner},
     events::Origin,
-    fdb,
+    fdb, flows,
     lease::{self, Now},
     maps::TUNNEL_INDEX,
-    packet::Packet,
+    packet::{self, Packet},
 };
 
 /// Forwards what a known station behind a tunnel sends to a local port; leaves the rest to the kernel.
@@ -46,7 +46,7 @@ fn forward(packet: &Packet) -> Verdict {
     let tag = decap::untag(packet, kind, &mut head)?;
     origin.enter(tag)?;
     let tag = tag.map_or(0, |(_, tci)| tci);
-    switch(packet, kind, outer.tos, &head, tag, &origin, &now)
+    switch(packet, kind, outer.tos, &head, tag, &origin, control, &now)
         .inspect_err(|&reason| origin.observe(&head, reason, &now))
 }
 
@@ -60,17 +60,15 @@ fn switch(
     head: &Head,
     tag: u16,
     origin: &Origin,
+    control: &Control,
     now: &Now,
 ) -> Verdict {
     let tag_len = if tag == 0 { 0 } else { vlan::LEN as u32 };
     let inner_len = packet.len() - kind.header_len() as u32;
     let frame_len = inner_len - tag_len;
     let frame = frame::parse(head, frame_len)?;
-    let mut ethernet = [0; EthHdr::LEN];
-    ethernet.copy_from_slice(&head[..EthHdr::LEN]);
-
-    let source = fdb::source(frame.source, origin, now)?;
-    let destination = fdb::destination(&origin.station(frame.destination), &source)?;
+    let ethernet = packet::ethernet(head);
+    let destination = flows::destination(&ethernet, origin, control, now)?;
     if destination.is_behind_tunnel() {
         return Err(Reason::DestinationIsTunnel);
     }

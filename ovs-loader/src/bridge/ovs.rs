@@ -79,7 +79,7 @@ struct Instance {
 impl Instance {
     /// Takes up the database's rows.
     fn take_up(&mut self, tables: Tables) {
-        let voided = self.forget_stations_of_gone_ports(&tables);
+        let voided = self.forget_stations_of_changed_ports(&tables);
         self.is_known = true;
         self.tables = tables;
         let tables = &self.tables;
@@ -98,16 +98,17 @@ impl Instance {
     }
 
     /// Stations are told by their ports' numbers, and a number that a port has left may soon be
-    /// another's. Gives the bridges that this is about.
-    fn forget_stations_of_gone_ports(&mut self, tables: &Tables) -> BTreeSet<Uuid> {
+    /// another's: also before ovs-vswitchd has said so, or after it has. Gives the bridges that this
+    /// is about.
+    fn forget_stations_of_changed_ports(&mut self, tables: &Tables) -> BTreeSet<Uuid> {
         let mut voided = BTreeSet::new();
         for (uuid, answers) in &mut self.answers {
-            let numbers = |tables| join::numbers(tables, uuid);
-            let (mut gone, now) = (numbers(&self.tables), numbers(tables));
-            gone.retain(|number, port| now.get(number) != Some(port));
-            if !gone.is_empty() {
-                let stays =
-                    |station: &Station| station.port.is_none_or(|port| !gone.contains_key(&port));
+            let [before, now] = [&self.tables, tables].map(|tables| join::numbers(tables, uuid));
+            let stays = |station: &Station| {
+                station.port.is_none_or(|port| before.get(&port) == now.get(&port))
+            };
+            let is_gone = |(port, row): (&u16, &&Uuid)| now.get(port) != Some(row);
+            if before.iter().any(is_gone) || !answers.stations.iter().all(stays) {
                 let stations = answers.stations.iter().copied().filter(stays);
                 answers.stations = Arc::new(stations.collect());
                 voided.insert(uuid.clone());

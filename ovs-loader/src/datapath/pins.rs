@@ -9,10 +9,10 @@ use aya::maps::{MapInfo, MapType};
 use aya::pin::PinError;
 use nix::fcntl::{Flock, FlockArg};
 use ovs_ebpf_common::abi::{
-    Control, EVENTS_SIZE, FdbKey, FdbValue, GUARD_CAPACITY, GuardKey, GuardValue, PORT_CAPACITY,
-    PortValue, Program, ProgramCounters, SOURCE_CAPACITY, SourceCounters, SourceKey,
-    TUNNEL_CAPACITY, TunnelCounters, TunnelIndexKey, TunnelIndexValue, TunnelValue,
-    UPLINK_CAPACITY, UplinkValue,
+    Control, EVENTS_SIZE, FLOW_CAPACITY, FdbKey, FdbValue, Flow, GUARD_CAPACITY, GuardKey,
+    GuardValue, PORT_CAPACITY, PortValue, Program, ProgramCounters, SOURCE_CAPACITY,
+    SourceCounters, SourceKey, TUNNEL_CAPACITY, TunnelCounters, TunnelIndexKey, TunnelIndexValue,
+    TunnelValue, UPLINK_CAPACITY, UplinkValue,
 };
 
 use super::version_directory;
@@ -142,6 +142,7 @@ fn incompatible(directory: &Path, fdb_capacity: u32) -> Option<&'static str> {
         ("control", MapType::Array, INDEX, size_of::<Control>(), 1),
         ("ports", MapType::Hash, INDEX, size_of::<PortValue>(), PORT_CAPACITY),
         ("fdb", MapType::Hash, size_of::<FdbKey>(), size_of::<FdbValue>(), fdb_capacity as usize),
+        ("flows", MapType::PerCpuArray, INDEX, size_of::<Flow>(), FLOW_CAPACITY),
         ("tunnels", MapType::Array, INDEX, size_of::<TunnelValue>(), TUNNEL_CAPACITY),
         (
             "tunnel_index",

@@ -2,6 +2,7 @@
 //! a change.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use aya::Ebpf;
@@ -156,7 +157,8 @@ impl Tables {
     /// # Errors
     /// See [`Error`].
     pub fn set_fdb(&mut self, key: &FdbKey, value: &FdbValue) -> Result<(), Error> {
-        self.fdb.insert(key, value, 0).map_err(error("write", "fdb"))
+        self.fdb.insert(key, value, 0).map_err(error("write", "fdb"))?;
+        self.forget_flows()
     }
 
     /// Removes an FDB entry, if it is there.
@@ -164,7 +166,15 @@ impl Tables {
     /// # Errors
     /// See [`Error`].
     pub fn remove_fdb(&mut self, key: &FdbKey) -> Result<(), Error> {
-        absent_is_fine(self.fdb.remove(key)).map_err(error("write", "fdb"))
+        absent_is_fine(self.fdb.remove(key)).map_err(error("write", "fdb"))?;
+        self.forget_flows()
+    }
+
+    /// Has the programs look everything up in the FDB again, after a change there.
+    fn forget_flows(&mut self) -> Result<(), Error> {
+        // They read the generation first and the FDB then; here it is the other way round.
+        fence(Ordering::SeqCst);
+        self.set_control(|control| control.generation = control.generation.wrapping_add(1))
     }
 
     /// All tunnels in the index.

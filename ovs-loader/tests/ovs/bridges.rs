@@ -153,6 +153,47 @@ fn another_port_with_the_same_number_does_not_inherit_the_stations() {
 }
 
 #[test]
+fn a_bridge_that_is_made_anew_inherits_nothing() {
+    on_host(async || {
+        let switch = Switch::new();
+        add_bridge(&switch);
+        switch.appctl("fdb/add br-ex veth-a 0 02:00:00:00:00:01");
+        switch.appctl("fdb/add br-ex gre0 0 02:00:00:00:00:02");
+        let mut bridges = open(&switch).await;
+        assert!(station(found(&bridges), 1).is_some());
+        let before = port(found(&bridges).unwrap(), "gre0").ifindex;
+        // In one transaction, and its ports the other way round: their numbers are exchanged.
+        switch.vsctl(
+            "del-br br-ex -- add-br br-ex \
+             -- add-port br-ex gre0 -- set interface gre0 type=gre options:remote_ip=192.0.2.2 \
+                options:key=8 ofport_request=1 -- add-port br-ex veth-a \
+             -- set interface veth-a ofport_request=2",
+        );
+        let is_new = |bridge: Option<&Bridge>| {
+            bridge.is_some_and(|bridge| {
+                let gre = bridge.ports.values().find(|port| port.name == "gre0");
+                gre.is_some_and(|gre| gre.ifindex != before)
+            })
+        };
+        let has_none = |bridge: Option<&Bridge>| bridge.is_some_and(|bridge| bridge.fdb.is_empty());
+        until(&mut bridges, |bridge| {
+            assert!(!is_new(bridge) || has_none(bridge), "{bridge:#?}");
+            is_new(bridge) && bridge.is_some_and(|bridge| against(bridge).is_empty())
+        })
+        .await;
+        let Device::Tunnel(tunnel) = &port(found(&bridges).unwrap(), "gre0").device else {
+            panic!()
+        };
+        assert_eq!(tunnel.key_in, Some(8));
+        receive(&switch, "veth-a", 1);
+        until(&mut bridges, |bridge| {
+            station(bridge, 1).is_some_and(|entry| entry.port == ifindex("veth-a"))
+        })
+        .await;
+    });
+}
+
+#[test]
 fn a_device_that_goes_down_or_away_is_seen() {
     on_host(async || {
         let switch = Switch::new();

@@ -84,3 +84,36 @@ fn without_ovsdb_server_the_configuration_stays_and_changes_are_seen_once_it_is_
         until(&mut bridges, |bridge| bridge.is_some_and(|bridge| bridge.ports.len() == 1)).await;
     });
 }
+
+#[test]
+fn an_ovs_vswitchd_that_comes_back_before_its_database_is_no_worse_than_none() {
+    on_host(async || {
+        let mut switch = Switch::new();
+        add_bridge(&switch);
+        let mut bridges = open(&switch).await;
+        assert!(is_free(found(&bridges)));
+        let start = Instant::now();
+        switch.kill_database();
+        switch.kill_vswitchd();
+        // It says that there is no such bridge.
+        switch.start_vswitchd();
+        until(&mut bridges, is_unreachable).await;
+        assert!(start.elapsed() >= PATIENCE);
+        switch.start_database();
+        until(&mut bridges, is_free).await;
+    });
+}
+
+#[test]
+fn a_database_that_comes_back_empty_leaves_no_bridge() {
+    on_host(async || {
+        let mut switch = Switch::new();
+        add_bridge(&switch);
+        let mut bridges = open(&switch).await;
+        assert!(found(&bridges).is_some());
+        switch.kill_database();
+        switch.empty_database();
+        switch.start_database();
+        until(&mut bridges, |bridge| bridge.is_none()).await;
+    });
+}

@@ -22,11 +22,17 @@ impl Switch {
     pub(crate) fn database_only() -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let mut this = Self { directory, database: None, vswitchd: None };
-        let conf = this.rundir().join("conf.db");
-        run(Command::new("ovsdb-tool").arg("create").arg(&conf).arg(SCHEMA));
+        this.empty_database();
         this.start_database();
         this.vsctl("--no-wait init");
         this
+    }
+
+    /// Makes the database anew, without a row, for an ovsdb-server that is yet to be started.
+    pub(crate) fn empty_database(&self) {
+        let conf = self.rundir().join("conf.db");
+        let _ = std::fs::remove_file(&conf);
+        run(Command::new("ovsdb-tool").arg("create").arg(&conf).arg(SCHEMA));
     }
 
     /// With an ovs-vswitchd on the dummy datapath.

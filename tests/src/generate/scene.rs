@@ -3,8 +3,8 @@
 use std::collections::btree_map::Entry;
 
 use ovs_ebpf_common::abi::{
-    Control, FdbFlags, FdbKey, FdbValue, GuardKey, GuardKind, NO_VLAN, OUTER_HEADER_MAX, PortFlags,
-    PortValue, TUNNEL_CAPACITY, TunnelFlags, TunnelIndexFlags, TunnelIndexKey, TunnelIndexValue,
+    Control, FdbFlags, FdbKey, FdbValue, GuardKey, GuardKind, NO_VLAN, PortFlags, PortValue,
+    TEMPLATE_LEN, TUNNEL_CAPACITY, TunnelFlags, TunnelIndexFlags, TunnelIndexKey, TunnelIndexValue,
     TunnelKind, TunnelPath, TunnelValue, UplinkValue, VXLAN_PORTS,
 };
 
@@ -229,7 +229,7 @@ fn control(random: &mut Random) -> Control {
         }
     }
     vxlan_ports[random.below(VXLAN_PORTS)] = 4789u16.to_be_bytes();
-    Control { lease_deadline, vxlan_ports }
+    Control { lease_deadline, vxlan_ports, generation: 0 }
 }
 
 /// A tunnel with both its paths, and the keys of packets that come back along them.
@@ -280,7 +280,7 @@ fn path(
     let used: Vec<_> = control.vxlan_ports.into_iter().filter(|port| *port != [0; 2]).collect();
     let dst_port = if kind == TunnelKind::VxlanIpv4 { random.of(&used) } else { [0; 2] };
 
-    let mut header = Vec::with_capacity(OUTER_HEADER_MAX);
+    let mut header = Vec::with_capacity(TEMPLATE_LEN);
     header.extend([0x02, 0, 0, 0, 1, 2, 0x02, 0, 0, 0, 1, 1, 0x08, 0x00]);
     let flags = if df { 0x40 } else { 0 };
     let protocol = if kind == TunnelKind::VxlanIpv4 { 17 } else { 47 };
@@ -301,7 +301,7 @@ fn path(
             header.extend(key.to_be_bytes());
         }
     }
-    header.resize(OUTER_HEADER_MAX, 0);
+    header.resize(TEMPLATE_LEN, 0);
     let path = TunnelPath {
         header: header.try_into().expect("the longest header's length"),
         checksum_seed,

@@ -56,15 +56,20 @@ impl Capture {
     /// When there is none within 3 s.
     pub fn next(&mut self, mut wanted: impl FnMut(&[u8]) -> bool) -> Result<Vec<u8>> {
         let deadline = Instant::now() + patience(LIMIT);
-        let mut frame = vec![0; FRAME];
         while Instant::now() < deadline {
-            let Ok(length) = self.0.read(&mut frame) else { continue };
-            if wanted(&frame[..length]) {
-                frame.truncate(length);
+            if let Some(frame) = self.read().filter(|frame| wanted(frame)) {
                 return Ok(frame);
             }
         }
         bail!("no such frame within {LIMIT:?}")
+    }
+
+    /// The next frame, if there is one within 20 ms.
+    pub fn read(&mut self) -> Option<Vec<u8>> {
+        let mut frame = vec![0; FRAME];
+        let length = self.0.read(&mut frame).ok()?;
+        frame.truncate(length);
+        Some(frame)
     }
 
     /// Sends a frame out of the device as it is, Ethernet header first.

@@ -186,7 +186,19 @@ impl Host {
     pub(crate) fn set_lease(&mut self, lease_deadline: u64) {
         let mut vxlan_ports = [[0; 2]; VXLAN_PORTS];
         vxlan_ports[0] = 4789u16.to_be_bytes();
-        self.control.set(0, Control { lease_deadline, vxlan_ports }, 0).expect("control");
+        self.set_control(Control { lease_deadline, vxlan_ports, generation: 0 });
+    }
+
+    /// Sets the lease and the ports, under a generation that never was: the FDB is asked again.
+    fn set_control(&mut self, control: Control) {
+        let generation = self.control.get(&0, 0).expect("control").generation + 1;
+        self.control.set(0, Control { generation, ..control }, 0).expect("control");
+    }
+
+    /// Tells the programs that the FDB has changed.
+    pub(crate) fn forget_flows(&mut self) {
+        let control = self.control.get(&0, 0).expect("control");
+        self.set_control(control);
     }
 
     /// Makes a device a port of the bridge.
@@ -198,11 +210,13 @@ impl Host {
     /// Enters a station in the bridge's FDB, or changes its entry.
     pub(crate) fn set_station(&mut self, mac: [u8; 6], value: FdbValue) {
         self.fdb.insert(FdbKey { bridge: BRIDGE, vlan: 0, mac }, value, 0).expect("fdb");
+        self.forget_flows();
     }
 
     /// Removes a station from the bridge's FDB.
     pub(crate) fn remove_station(&mut self, mac: [u8; 6]) {
         self.fdb.remove(&FdbKey { bridge: BRIDGE, vlan: 0, mac }).expect("fdb");
+        self.forget_flows();
     }
 
     /// Sets the tunnel.
@@ -227,7 +241,6 @@ impl Host {
 
     /// Makes the maps say what the tables do and nothing else.
     pub(crate) fn set_tables(&mut self, tables: &Tables) {
-        self.control.set(0, tables.control, 0).expect("control");
         replace(&mut self.ports, &tables.ports);
         replace(&mut self.fdb, &tables.fdb);
         replace(&mut self.tunnel_index, &tables.tunnel_index);
@@ -240,6 +253,7 @@ impl Host {
             self.tunnels.set(*id, value, 0).expect("tunnels");
             self.tunnels_set.push(*id);
         }
+        self.set_control(tables.control);
     }
 
     /// Lets a port and the tunnel raise events, or stops that.

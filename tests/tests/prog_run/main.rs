@@ -7,6 +7,7 @@ mod encap;
 mod events;
 mod filter;
 mod flat;
+mod flows;
 mod host;
 mod hostile;
 mod oracle;

@@ -2,17 +2,17 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use ovs_ebpf_tests::{
     accelerated::{Accelerated, assert_fast, share},
     lab::{
-        CONTAINER_MTU, Container, Encap, Lab, Loader, Namespace,
+        CONTAINER_MTU, Container, Encap, Lab, Loader,
         traffic::{self, Datagrams},
         wait_until,
     },
 };
 
-use crate::support::{INTERVAL, LIMIT, fact, until_reached};
+use crate::support::{INTERVAL, LIMIT, Peer, exchange, fact, peer, say, until_reached};
 
 /// Two hosts whose NIC is a port of `br-ex`. The host's own addresses are on the bridge: that of the
 /// underlay, and the LAN's 10.0.0.N and fd00::N.
@@ -37,26 +37,7 @@ fn flat(containers: &[u8]) -> Result<Lab> {
     Ok(lab)
 }
 
-/// Echoes and content, IPv4 and IPv6, both ways.
-fn exchange(one: (&Namespace, [IpAddr; 2]), other: (&Namespace, [IpAddr; 2])) -> Result<()> {
-    for ((from, _), (to, addresses)) in [(one, other), (other, one)] {
-        for address in addresses {
-            for size in [56, 3200] {
-                let ping = traffic::ping(from, address, size, 3, INTERVAL)?;
-                assert_eq!(ping.received, 3, "{size} bytes to {address}");
-            }
-            traffic::transfer(from, (to, address), 300_000)
-                .with_context(|| format!("to {address}"))?;
-        }
-    }
-    Ok(())
-}
-
-fn container(container: &Container) -> (&Namespace, [IpAddr; 2]) {
-    (container, [container.ipv4().into(), container.ipv6().into()])
-}
-
-fn host(lab: &Lab, host: usize) -> Result<(&Namespace, [IpAddr; 2])> {
+fn host(lab: &Lab, host: usize) -> Result<Peer<'_>> {
     let addresses =
         [format!("10.0.0.{}", host + 1).parse()?, format!("fd00::{}", host + 1).parse()?];
     Ok((lab.host(host), addresses))
@@ -87,22 +68,22 @@ fn a_nic_on_the_bridge_is_a_port_like_any_other() -> Result<()> {
         [("to the LAN", one, lan), ("from the LAN", lan, two), ("container to container", two, one)]
     {
         fact(what, || {
-            let counted = pair.counted(|| exchange(container(from), container(to)))?;
+            let counted = pair.counted(|| exchange(peer(from), peer(to)))?;
             ensure!(share(&counted) >= 0.9, "{counted:?}");
             every_datagram_is_fast(&pair, from, to)
         })?;
     }
     fact("the host's own address", || {
         let own = host(&pair.lab, 0)?;
-        for peer in [container(one), container(lan), host(&pair.lab, 1)?] {
+        for other in [peer(one), peer(lan), host(&pair.lab, 1)?] {
             // The two have never met: what waits for a neighbour's answer may be dropped.
-            for address in peer.1 {
+            for address in other.1 {
                 wait_until(LIMIT, &format!("an echo of {address}"), || {
                     let ping = traffic::ping(own.0, address, 56, 1, INTERVAL);
                     ping.is_ok_and(|ping| ping.received == 1).then_some(())
                 });
             }
-            exchange(own, peer)?;
+            exchange(own, other)?;
         }
         Ok(())
     })
@@ -130,17 +111,17 @@ fn a_tunnel_may_run_over_the_bridge_that_has_the_nic() -> Result<()> {
     until_reached(inside[0], inside[1]);
     until_reached(lab.container(0), lab.container(1));
     fact("Open vSwitch alone: if this fails, the lab is wrong", || {
-        exchange(container(inside[0]), container(inside[1]))
+        exchange(peer(inside[0]), peer(inside[1]))
     })?;
     let mut pair = Accelerated { loaders: Vec::new(), lab };
     for (host, what) in [(0, "one end is accelerated"), (1, "both ends are accelerated")] {
         pair.loaders.push(Loader::start(pair.lab.host(host))?);
         pair.meet(pair.lab.container(0), pair.lab.container(1))?;
         fact(what, || {
-            let inside = [0, 1].map(|host| container(pair.lab.host(host).container(1)));
-            let outside = [0, 1].map(|host| container(pair.lab.container(host)));
+            let inside = [0, 1].map(|host| peer(pair.lab.host(host).container(1)));
+            let outside = [0, 1].map(|host| peer(pair.lab.container(host)));
             let counted = pair.counted(|| exchange(inside[0], inside[1]))?;
-            eprintln!("   over the tunnel: {counted:?}");
+            say(&format!("   over the tunnel: {counted:?}"));
             let counted = pair.counted(|| exchange(outside[0], outside[1]))?;
             ensure!(share(&counted) >= 0.9, "{counted:?}");
             exchange(self::host(&pair.lab, 0)?, self::host(&pair.lab, 1)?)?;

@@ -6,14 +6,11 @@ use nix::sys::signal::Signal;
 use ovs_ebpf_tests::lab::{
     Encap, Lab, Loader, Ovs,
     traffic::{BothWays, StreamReport},
-    wait_until,
 };
 
-use crate::support::{LIMIT, RATE, SECOND, fact, until_fast, until_forgotten, until_reached};
-
-/// Packets that are lost more than with Open vSwitch alone: a measure of chance, since the times at
-/// which its daemon does its work vary by as much.
-const CHANCE: u64 = RATE as u64 / 20;
+use crate::support::{
+    CHANCE, LIMIT, RATE, at_once, fact, say, until_fast, until_forgotten, until_reached,
+};
 
 /// Something that happens to the first host's Open vSwitch, given the streams that it happens under.
 struct Event {
@@ -82,7 +79,7 @@ fn losses(lab: &mut Lab, event: &Event, daemon: Option<&Loader>) -> Result<[u64;
         streams.is_fast(daemon, LIMIT);
     }
     let reports = streams.stop()?;
-    eprintln!("   {reports:?}");
+    say(&format!("   {reports:?}"));
     Ok(reports.map(|StreamReport { lost, .. }| lost))
 }
 
@@ -170,7 +167,7 @@ fn what_is_gone_is_gone_within_a_second_and_what_comes_is_fast() -> Result<()> {
     })?;
     fact("the bridge is deleted", || {
         ovs(&mut lab)?.vsctl(&["del-br", "br-ex"])?;
-        wait_until(SECOND, "nothing of it is left", || {
+        at_once("nothing of the bridge is left", || {
             (!has_bridge(&daemon).ok()? && stations(&daemon).ok()? == 0).then_some(())
         });
         Ok(())

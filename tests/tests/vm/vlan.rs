@@ -1,7 +1,7 @@
 //! Containers of two VLANs on two hosts, whose bridge is Open vSwitch's or the kernel's: access, trunk and
 //! native ports, and tunnels that are trunks or of one VLAN.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use ovs_ebpf_tests::{
@@ -14,7 +14,7 @@ use ovs_ebpf_tests::{
     why::{At, elements, has},
 };
 
-use crate::support::{INTERVAL, LIMIT, SECOND, fact};
+use crate::support::{INTERVAL, LIMIT, fact};
 
 /// Who forwards, over which tunnels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -242,7 +242,7 @@ fn vlans_stay_apart_and_are_fast(kind: Kind) -> Result<()> {
     })?;
     kind.set(hosts[0], first.container.port(), Mode::Access(20))?;
     fact("a container that is put into another VLAN leaves its own", || {
-        wait_until(SECOND, "apart", || (!first.reaches(&second)).then_some(()));
+        wait_until(Duration::from_secs(1), "apart", || (!first.reaches(&second)).then_some(()));
         let moved = Station { vlan: 20, ..first };
         is_fast(&pair, &moved, &tagged, 1)
     })?;

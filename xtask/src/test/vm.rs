@@ -75,7 +75,7 @@ pub(super) fn run(series: Series, binaries: &[Binary], filter: Option<&str>) -> 
     if jobs.is_empty() {
         return Ok(tally);
     }
-    let mut machine = Machine::boot(series, Clock::Host, &jobs);
+    let mut machine = Machine::boot(series, Clock::HostInTurn, &jobs);
     for name in names {
         println!("-- {name}");
         let mut output = Vec::new();

@@ -7,7 +7,7 @@ use super::{
     TTL, UDP_DESTINATION, UDP_LEN, UDP_SOURCE, VXLAN,
 };
 use crate::{
-    abi::{OUTER_HEADER_MAX, TunnelKind},
+    abi::{TEMPLATE_LEN, TunnelKind},
     wire::{gre, ipv4, vxlan},
 };
 
@@ -33,8 +33,8 @@ pub struct Outer {
 /// The template of a tunnel's outer header and its IPv4 header's checksum seed
 /// ([`ipv4::sum`] of the template).
 #[must_use]
-pub fn template(kind: TunnelKind, outer: &Outer) -> ([u8; OUTER_HEADER_MAX], u32) {
-    let mut header = [0; OUTER_HEADER_MAX];
+pub fn template(kind: TunnelKind, outer: &Outer) -> ([u8; TEMPLATE_LEN], u32) {
+    let mut header = [0; TEMPLATE_LEN];
     header[..6].copy_from_slice(&outer.destination_mac);
     header[6..12].copy_from_slice(&outer.source_mac);
     header[12..14].copy_from_slice(&ETHER_TYPE_IPV4);
@@ -82,13 +82,7 @@ pub struct Patch {
 ///
 /// The UDP checksum stays zero: RFC 7348 §4.1 asks for that, and every IPv4 receiver accepts it.
 #[inline(always)]
-pub fn patch<const N: usize>(
-    header: &mut [u8; N],
-    kind: TunnelKind,
-    checksum_seed: u32,
-    patch: &Patch,
-) {
-    const { assert!(N >= OUTER_HEADER_MAX) };
+pub fn patch(header: &mut [u8; TEMPLATE_LEN], kind: TunnelKind, checksum_seed: u32, patch: &Patch) {
     let sum = checksum_seed
         + u32::from(patch.tos)
         + u32::from(patch.total_len)
@@ -115,6 +109,6 @@ pub const fn source_port(hash: u32, min: u16, span: u16) -> u16 {
 }
 
 #[inline(always)]
-fn put<const N: usize>(header: &mut [u8; N], at: usize, value: u16) {
+fn put(header: &mut [u8; TEMPLATE_LEN], at: usize, value: u16) {
     header[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }

@@ -47,9 +47,14 @@ impl Monitor {
     pub async fn changed(&mut self) -> Result<(), Error> {
         loop {
             let Notification { method, params } = self.client.notification().await?;
-            if method == "update3" {
-                self.tables.update(part(&params)?)?;
-                return Ok(());
+            match method.as_str() {
+                "update3" => {
+                    self.tables.update(part(&params)?)?;
+                    return Ok(());
+                }
+                // The server has dropped the database, or has it in another form.
+                "monitor_canceled" => return Err(Malformed::new("update3", &json!(method)).into()),
+                _ => {}
             }
         }
     }

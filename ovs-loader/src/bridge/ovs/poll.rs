@@ -17,7 +17,6 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::control::{self, Control};
 use super::join::Answers;
-use super::jsonrpc;
 use super::openflow::{self, OpenFlow, PortConfigs};
 use super::text;
 use super::value::Uuid;
@@ -72,11 +71,11 @@ enum Failed {
 }
 
 impl Failed {
-    /// Nobody is there, for a while maybe. Else there is an answer: a refusal, or one that is not
+    /// Nobody is there for a while maybe, or knows the bridge: an ovs-vswitchd that has just started
+    /// has not yet read of it, while the datapath goes on. Else there is an answer, which is not
     /// understood.
     fn is_absence(&self) -> bool {
         match self {
-            Self::Control(control::Error::Connection(jsonrpc::Error::Refused { .. })) => false,
             Self::Control(_) | Self::OpenFlowLate(_) => true,
             Self::OpenFlow(error) => matches!(error, openflow::Error::Socket { .. }),
             Self::Text(_) => false,

@@ -1,7 +1,8 @@
 //! What the maps say of ports, stations and tunnels.
 
 use ovs_ebpf_common::abi::{
-    FdbFlags, FdbValue, NO_VLAN, PortFlags, PortValue, TunnelFlags, TunnelIndexFlags, TunnelKind,
+    FdbFlags, FdbValue, NO_VLAN, PortFlags, PortValue, TEMPLATE_LEN, TunnelFlags, TunnelIndexFlags,
+    TunnelKind,
 };
 
 use super::*;
@@ -274,7 +275,7 @@ fn a_missing_neighbour_leaves_the_receiving_side() {
     let entry = entry_of(&host, REMOTE).unwrap();
     assert_eq!((entry.id, entry.key, entry.index), (before.id, before.key, before.index));
     assert_eq!(entry.value.flags & TunnelFlags::READY, 0);
-    assert_eq!(entry.value.paths[0].header, [0; 72]);
+    assert_eq!(entry.value.paths[0].header, [0; TEMPLATE_LEN]);
     assert_eq!(station(&host, FAR).unwrap().target, entry.id);
     assert_eq!(host.plan().uplinks().into_keys().collect::<Vec<_>>(), [UPLINK]);
 }

@@ -86,7 +86,7 @@ fn tables(stations: [([u8; 6], FdbValue); 2]) -> Tables {
     let vxlan_ports = [4789u16.to_be_bytes(), [0; 2], [0; 2], [0; 2]];
     let entry = |(mac, value)| (FdbKey { bridge: BRIDGE, vlan: 0, mac }, value);
     Tables {
-        control: Control { lease_deadline: u64::MAX, vxlan_ports },
+        control: Control { lease_deadline: u64::MAX, vxlan_ports, generation: 0 },
         ports: BTreeMap::from([(PORT, PortValue { bridge: BRIDGE, ..PortValue::default() })]),
         fdb: stations.into_iter().map(entry).collect(),
         ..Tables::default()
