@@ -25,6 +25,8 @@ pub struct Origin {
     bridge: u32,
     /// Of frames without a tag, and from [`Self::enter`] on the frame's own.
     pub vlan: u16,
+    /// The control information of the frame's tag, 0 without: see [`Self::enter`].
+    pub tag: u16,
     /// Whether frames with a tag are accepted.
     accepts_tags: bool,
     /// Whether events are asked for.
@@ -44,6 +46,7 @@ impl Origin {
             is_tunnel: false,
             bridge: value.bridge,
             vlan: value.vlan,
+            tag: 0,
             accepts_tags: value.flags & PortFlags::TAGGED != 0,
             announces: value.flags & PortFlags::EVENTS != 0,
             next_event: &raw mut value.next_event,
@@ -60,6 +63,7 @@ impl Origin {
             is_tunnel: true,
             bridge: value.bridge,
             vlan: value.vlan,
+            tag: 0,
             accepts_tags: value.flags & TunnelIndexFlags::TAGGED != 0,
             announces: value.flags & TunnelIndexFlags::EVENTS != 0,
             next_event: &raw mut value.next_event,
@@ -78,7 +82,10 @@ impl Origin {
             None if self.vlan == NO_VLAN => return Err(Reason::VlanUntagged),
             None => {}
             Some(_) if !self.accepts_tags => return Err(Reason::VlanTagged),
-            Some((tpid, tci)) => self.vlan = vlan::accept(tpid, tci)?,
+            Some((tpid, tci)) => {
+                self.vlan = vlan::accept(tpid, tci)?;
+                self.tag = tci;
+            }
         }
         Ok(())
     }

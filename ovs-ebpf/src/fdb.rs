@@ -33,14 +33,14 @@ impl Station {
         self.target == origin.from && self.is_behind_tunnel() == origin.is_tunnel
     }
 
-    /// The tag that a frame of `vlan` leaves with, given the one that it came with: control
-    /// information, 0 is none. A tag that stays keeps its priority.
+    /// The tag that a frame leaves with: control information, 0 is none. A tag that stays keeps its
+    /// priority.
     #[inline(always)]
-    pub fn tag_of(&self, vlan: u16, tag: u16) -> u16 {
+    pub fn tag_of(&self, origin: &Origin) -> u16 {
         match self.flags & FdbFlags::TAGGED {
             0 => 0,
-            _ if tag != 0 => tag,
-            _ => vlan,
+            _ if origin.tag != 0 => origin.tag,
+            _ => origin.vlan,
         }
     }
 

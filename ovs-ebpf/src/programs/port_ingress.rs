@@ -37,25 +37,16 @@ fn forward(packet: &Packet) -> Verdict {
     // Reception has taken the outermost tag out of the frame (`__netif_receive_skb_core`).
     let tag = packet.has_vlan_tag().then(|| packet.vlan_tag());
     origin.enter(tag)?;
-    let tag = tag.map_or(0, |(_, tci)| tci);
-    switch(packet, &head, tag, &origin, control, &now)
+    switch(packet, &head, &origin, control, &now)
         .inspect_err(|&reason| origin.observe(&head, reason, &now))
 }
 
-/// `tag` is the control information of the frame's VLAN tag, 0 without.
 #[inline(always)]
-fn switch(
-    packet: &Packet,
-    head: &Head,
-    tag: u16,
-    origin: &Origin,
-    control: &Control,
-    now: &Now,
-) -> Verdict {
+fn switch(packet: &Packet, head: &Head, origin: &Origin, control: &Control, now: &Now) -> Verdict {
     let frame = frame::parse(head, packet.len())?;
     let ethernet = packet::ethernet(head);
     let destination = flows::destination(&ethernet, origin, control, now)?;
-    let tags = Tags { from: tag, to: destination.tag_of(origin.vlan, tag) };
+    let tags = Tags { from: origin.tag, to: destination.tag_of(origin) };
     if destination.is_behind_tunnel() {
         return encap::send(packet, destination.target, &frame, &ethernet, tags);
     }

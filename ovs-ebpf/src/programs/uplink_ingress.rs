@@ -45,25 +45,22 @@ fn forward(packet: &Packet) -> Verdict {
     let mut head = packet.bytes(kind.header_len()).ok_or(Reason::Truncated)?;
     let tag = decap::untag(packet, kind, &mut head)?;
     origin.enter(tag)?;
-    let tag = tag.map_or(0, |(_, tci)| tci);
-    switch(packet, kind, outer.tos, &head, tag, &origin, control, &now)
+    switch(packet, kind, outer.tos, &head, &origin, control, &now)
         .inspect_err(|&reason| origin.observe(&head, reason, &now))
 }
 
-/// Forwards the inner frame, which begins with `head` but for its VLAN tag; `tag` is that one's control
-/// information, 0 without.
+/// Forwards the inner frame, which begins with `head` but for its VLAN tag.
 #[inline(always)]
 fn switch(
     packet: &Packet,
     kind: TunnelKind,
     outer_tos: u8,
     head: &Head,
-    tag: u16,
     origin: &Origin,
     control: &Control,
     now: &Now,
 ) -> Verdict {
-    let tag_len = if tag == 0 { 0 } else { vlan::LEN as u32 };
+    let tag_len = if origin.tag == 0 { 0 } else { vlan::LEN as u32 };
     let inner_len = packet.len() - kind.header_len() as u32;
     let frame_len = inner_len - tag_len;
     let frame = frame::parse(head, frame_len)?;
@@ -81,7 +78,7 @@ fn switch(
     fdb::fits(packet, frame_len - EthHdr::LEN as u32, &destination)?;
 
     let header_len = kind.header_len() as u32 + tag_len;
-    let to = destination.tag_of(origin.vlan, tag);
+    let to = destination.tag_of(origin);
     let inner = Inner { network: frame.network, ethernet: &ethernet, tag: to };
     let action = decap::deliver(packet, kind, header_len, &inner, &destination)?;
     if let Some(counters) = counters::of_tunnel(origin.from) {
