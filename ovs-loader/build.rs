@@ -25,6 +25,7 @@ fn main() -> Result<()> {
                 arch: variable("CARGO_CFG_TARGET_ARCH")?,
                 big_endian: variable("CARGO_CFG_TARGET_ENDIAN")? == "big",
                 log: env::var_os("CARGO_FEATURE_LOG").is_some(),
+                ..Options::host()
             };
             let built = ebpf::build(&toolchain, &options, |_| ())?;
             fs::copy(&built.path, &object).with_context(|| {

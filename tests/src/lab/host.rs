@@ -137,7 +137,7 @@ impl Host {
 
     /// Adds `br-ex` with a tunnel to every other of the underlay's addresses.
     pub(super) fn add_bridge(&self, encap: Encap, underlays: &[Ipv4Addr]) -> Result<()> {
-        self.ip("link add br-ex up type bridge\n")?;
+        self.add_unjoined_bridge()?;
         let local = self.underlay();
         let remotes: Vec<&Ipv4Addr> = underlays.iter().filter(|other| **other != local).collect();
         let (added, kind, module) = match encap {
@@ -154,9 +154,15 @@ impl Host {
         })
     }
 
+    /// Adds `br-ex` without a port.
+    pub(super) fn add_unjoined_bridge(&self) -> Result<()> {
+        self.ip("link add br-ex up type bridge\n")
+    }
+
     /// Adds `br-ex` with the uplink as its port.
     pub(super) fn add_flat_bridge(&self) -> Result<()> {
-        self.ip("link add br-ex up type bridge\nlink set u0 master br-ex\n")
+        self.add_unjoined_bridge()?;
+        self.ip("link set u0 master br-ex\n")
     }
 
     fn add_vxlan(&self, local: Ipv4Addr, remotes: &[&Ipv4Addr]) -> Result<()> {

@@ -115,6 +115,17 @@ impl Lab {
         Self::with(containers, |host, _| host.add_flat_bridge())
     }
 
+    /// Builds a lab whose bridges have their containers as ports and nothing else.
+    ///
+    /// # Errors
+    /// Without root.
+    ///
+    /// # Panics
+    /// See [`build`](Self::build).
+    pub fn build_unjoined(containers: &[u8]) -> Result<Self> {
+        Self::with(containers, |host, _| host.add_unjoined_bridge())
+    }
+
     /// Builds a lab with bridges that `add_bridge` makes, given the underlay's addresses.
     fn with(
         containers: &[u8],

@@ -21,9 +21,12 @@ pub(super) enum DataPath {
     KernelVxlan,
     /// Linux bridges with the kernel's gretap ports
     KernelGretap,
+    /// BPF programs that have the kernel's vxlan device encapsulate, as Cilium does; no bridge
+    CiliumModel,
     /// kernel-vxlan with ovs-loader on both hosts
     OvsEbpfVxlan,
-    /// kernel-gretap with ovs-loader on both hosts
+    /// kernel-gretap with ovs-loader on both hosts; where the kernel has no gretap, with a fixture in
+    /// place of the daemon
     OvsEbpfGre,
     /// Open vSwitch's kernel datapath over VXLAN
     OvsVxlan,
@@ -40,6 +43,33 @@ pub(super) enum DataPath {
 }
 
 impl DataPath {
+    /// What is measured between network namespaces of this machine.
+    pub(super) const IN_NAMESPACES: &[Self] = &[
+        Self::Host,
+        Self::Bridge,
+        Self::KernelVxlan,
+        Self::CiliumModel,
+        Self::OvsEbpfVxlan,
+        Self::OvsEbpfGre,
+    ];
+    /// What is measured in a virtual machine.
+    pub(super) const IN_MACHINE: &[Self] = &[
+        Self::Bridge,
+        Self::KernelVxlan,
+        Self::CiliumModel,
+        Self::OvsEbpfVxlan,
+        Self::OvsEbpfGre,
+        Self::OvsVxlan,
+        Self::OvsVxlanAccelerated,
+        Self::OvsGre,
+        Self::OvsGreAccelerated,
+    ];
+
+    /// Whether packets go from host to host, without containers.
+    pub(super) fn is_between_hosts(self) -> bool {
+        matches!(self, Self::Host | Self::HostAccelerated)
+    }
+
     /// Whether ovs-loader runs on the hosts.
     pub(super) fn is_accelerated(self) -> bool {
         matches!(

@@ -1,4 +1,5 @@
-//! Builds the BPF object: the one way shared by `cargo build`, `cargo xtask build-ebpf` and the tests.
+//! Builds BPF objects: the one way shared by `cargo build`, `cargo xtask build-ebpf`, the tests and the
+//! benchmark.
 
 mod toolchain;
 
@@ -15,7 +16,7 @@ pub use toolchain::{
     CARGO_ENV, Found, LINKER_ENV, Linker, Missing, RUSTC_ENV, Rustc, Toolchain, Version, find,
 };
 
-/// What the object is built from, relative to the workspace root.
+/// What the product's object is built from, relative to the workspace root.
 pub const SOURCES: [&str; 6] = [
     "ovs-ebpf/src",
     "ovs-ebpf/Cargo.toml",
@@ -25,21 +26,27 @@ pub const SOURCES: [&str; 6] = [
     "Cargo.lock",
 ];
 
-/// The machine whose kernel will run the programs, and what is compiled in.
+/// The package of the product's programs.
+pub const PACKAGE: &str = "ovs-ebpf";
+
+/// Which programs, the machine whose kernel will run them, and what is compiled in.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// The package to build; its object has the same name.
+    pub package: &'static str,
     /// Architecture as `std::env::consts::ARCH` names it: the layout of `pt_regs` and the like.
     pub arch: String,
     /// Whether that machine is big-endian; BPF programs have the byte order of their host.
     pub big_endian: bool,
-    /// Compile in logging of each packet's verdict (feature `log` of ovs-ebpf).
+    /// Compile in logging of each packet's verdict (feature `log` of [`PACKAGE`]).
     pub log: bool,
 }
 
 impl Options {
-    /// Programs for the machine this runs on, without logging.
+    /// The product's programs for the machine this runs on, without logging.
     pub fn host() -> Self {
         Self {
+            package: PACKAGE,
             arch: env::consts::ARCH.to_owned(),
             big_endian: cfg!(target_endian = "big"),
             log: false,
@@ -98,10 +105,11 @@ pub fn build(
     if !child.wait().context("cannot wait for cargo")?.success() {
         bail!("the BPF programs do not build (with {toolchain}):\n{output}");
     }
-    Ok(Object { path: target_dir.join(options.target()).join("release/ovs-ebpf"), output })
+    let directory = target_dir.join(options.target()).join("release");
+    Ok(Object { path: directory.join(options.package), output })
 }
 
-/// `cargo SUBCOMMAND` on ovs-ebpf for the BPF target, with nothing inherited from an outer cargo.
+/// `cargo SUBCOMMAND` on the package for the BPF target, with nothing inherited from an outer cargo.
 fn command(toolchain: &Toolchain, options: &Options, subcommand: &str) -> Command {
     let Toolchain { rustc, linker } = toolchain;
     let target = options.target();
@@ -116,7 +124,7 @@ fn command(toolchain: &Toolchain, options: &Options, subcommand: &str) -> Comman
         .env("RUSTC", &rustc.path)
         .env(format!("CARGO_TARGET_{}_LINKER", target.to_uppercase().replace('-', "_")), linker)
         .env("CARGO_ENCODED_RUSTFLAGS", rustflags(&options.arch))
-        .args([subcommand, "--package", "ovs-ebpf", "--release"])
+        .args([subcommand, "--package", options.package, "--release"])
         .args(["--target", target, "-Z", "build-std=core"]);
     if !rustc.version.nightly {
         // `-Z` on a stable compiler.
@@ -176,8 +184,8 @@ mod tests {
 
     #[test]
     fn byte_order_picks_the_target() {
-        let little = Options { arch: "x86_64".into(), big_endian: false, log: false };
-        let big = Options { arch: "s390x".into(), big_endian: true, log: false };
+        let little = Options { arch: "x86_64".into(), big_endian: false, ..Options::host() };
+        let big = Options { arch: "s390x".into(), big_endian: true, ..Options::host() };
         assert_eq!(little.target(), "bpfel-unknown-none");
         assert_eq!(big.target(), "bpfeb-unknown-none");
     }

@@ -27,6 +27,8 @@ pub enum Purpose {
     Test,
     /// Tests and demo in virtual machines: what makes the machine, and what runs in there besides.
     Vm,
+    /// `cargo xtask bench`: the toolchain, load generators and what the benchmark asks the kernel with.
+    Bench,
     /// `cargo xtask fuzz`: the toolchain and the fuzzer.
     Fuzz,
 }
@@ -43,6 +45,7 @@ pub fn run(args: &SetupArgs) -> Result<()> {
     ensure(Purpose::Demo)?;
     ensure(Purpose::Test)?;
     ensure(Purpose::Vm)?;
+    ensure(Purpose::Bench)?;
     println!("everything is there; see `cargo xtask setup --check`");
     Ok(())
 }

@@ -18,7 +18,8 @@ pub(super) struct Tool {
     pub(super) why: &'static str,
 }
 
-const BOTH: &[Purpose] = &[Purpose::Demo, Purpose::Test];
+const ALL: &[Purpose] = &[Purpose::Demo, Purpose::Test, Purpose::Bench];
+const BENCH: &[Purpose] = &[Purpose::Bench];
 const TEST: &[Purpose] = &[Purpose::Test];
 const VM: &[Purpose] = &[Purpose::Vm];
 const TEST_AND_VM: &[Purpose] = &[Purpose::Test, Purpose::Vm];
@@ -26,14 +27,22 @@ const TEST_AND_VM: &[Purpose] = &[Purpose::Test, Purpose::Vm];
 const OVS: &str = "openvswitch-switch";
 
 pub(super) const TOOLS: &[Tool] = &[
-    tool("ip", "iproute2", BOTH, "makes hosts out of network namespaces"),
-    tool("bridge", "iproute2", BOTH, "shows and changes a bridge's FDB"),
+    tool("ip", "iproute2", ALL, "makes hosts out of network namespaces"),
+    tool("bridge", "iproute2", ALL, "shows and changes a bridge's FDB"),
     tool("tc", "iproute2", TEST, "other filters on the programs' hooks"),
-    tool("ping", "iputils-ping", BOTH, "loss and latency between containers"),
-    tool("iperf3", "iperf3", BOTH, "TCP and UDP load"),
-    tool("bpftool", "bpftool", BOTH, "dumps the maps as an operator would"),
+    tool("ping", "iputils-ping", ALL, "loss and latency between containers"),
+    tool("iperf3", "iperf3", ALL, "TCP and UDP load"),
+    tool("bpftool", "bpftool", ALL, "dumps the maps as an operator would"),
+    tool("sockperf", "sockperf", BENCH, "requests and responses over TCP"),
+    tool("nuttcp", "nuttcp", BENCH, "UDP load"),
+    tool("perf", "linux-perf", BENCH, "the processor's counters, where it has any"),
     tool("tcpdump", "tcpdump", TEST, "captures packets on the uplink"),
-    tool("ethtool", "ethtool", TEST, "offloads of the test hosts' devices"),
+    tool(
+        "ethtool",
+        "ethtool",
+        &[Purpose::Test, Purpose::Bench],
+        "offloads of the test hosts' devices",
+    ),
     tool("nft", "nftables", TEST, "firewall rules that a bypass must respect"),
     tool("c++", "g++", &[Purpose::Fuzz], "builds the fuzzer's own part"),
     tool("iptables", "iptables", TEST, "firewall rules that a bypass must respect"),

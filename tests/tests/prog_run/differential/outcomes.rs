@@ -79,7 +79,7 @@ impl Outcomes {
         for (program, reasons) in REASONS {
             let reasons = reasons.iter().map(|reason| (Some(*reason), frames / 10_000));
             // Of what is forwarded every byte is compared: that should be much.
-            for (reason, least) in reasons.chain([(None, frames / 20)]) {
+            for (reason, least) in reasons.chain([(None, frames / 30)]) {
                 let count = self.fates.get(&(program as u32, reason)).copied().unwrap_or(0);
                 if count < least {
                     rare.push(format!("{} {reason:?}: {count} of {frames}", program.name()));

@@ -1,6 +1,7 @@
 //! Counting, in the machine whose clock counts.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::Path,
     time::{Duration, Instant},
@@ -9,8 +10,8 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use ovs_ebpf_tests::lab::traffic::{LockstepTcp, LockstepUdp};
 
-use super::Counts;
-use crate::bench::{path::DataPath, testbed::Testbed};
+use super::{Counts, Line};
+use crate::bench::{details, machine::HostInfo, path::DataPath, testbed::Testbed};
 
 /// How often each figure is counted.
 const SAMPLES: usize = 5;
@@ -27,9 +28,10 @@ const KB: u32 = 64 * 1024;
 /// When this machine's clock is another, and when a path can't be set up or loses a packet.
 pub(in crate::bench) fn run(paths: &[DataPath], loader: &Path) -> Result<()> {
     check_clock()?;
+    println!("{}", serde_json::to_string(&Line::Host(HostInfo::ask(SAMPLES)))?);
     for path in paths {
         let counts = count(*path, loader).with_context(|| format!("cannot count on {path}"))?;
-        println!("{}", serde_json::to_string(&counts)?);
+        println!("{}", serde_json::to_string(&Line::Counts(counts))?);
     }
     Ok(())
 }
@@ -39,8 +41,12 @@ fn count(path: DataPath, loader: &Path) -> Result<Counts> {
     let udp = LockstepUdp::open(testbed.from(), testbed.to())?;
     let udp_64 = samples(DATAGRAMS, || udp.send(SIZE, DATAGRAMS))?;
     let mut tcp = LockstepTcp::open(testbed.from(), testbed.to())?;
-    let tcp_kb = samples(KB, || tcp.send(u64::from(KB) * 1024))?;
-    Ok(Counts { path, udp_64, tcp_kb })
+    let tcp_1 = samples(KB, || tcp.send(u64::from(KB) * 1024))?;
+    let programs = match testbed.programs() {
+        [] => BTreeMap::new(),
+        programs => details::program_ns(programs, || udp.send(SIZE, DATAGRAMS))?,
+    };
+    Ok(Counts { path, udp_64, tcp_1, programs })
 }
 
 /// Instructions for each of so many units, several times after once to warm up.

@@ -1,47 +1,191 @@
-//! What was counted, for people.
+//! What was counted: as JSON, for people and as a chart.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fs, path::Path};
 
-use super::Counts;
-use crate::vm::Series;
+use anyhow::{Context as _, Result, bail, ensure};
+use serde::{Deserialize, Serialize};
 
-/// A table of medians, each with how far apart the counts are.
-pub(super) fn table(series: Series, counts: &[Counts]) -> String {
-    let mut table = format!(
-        "{:<24}{:>24}{:>24}\n",
-        format!("instructions, Linux {series}"),
-        "each 64-byte datagram",
-        "each KB of TCP"
-    );
-    for Counts { path, udp_64, tcp_kb } in counts {
-        let [udp, tcp] = [udp_64, tcp_kb].map(|counts| cell(counts));
-        writeln!(table, "{path:<24}{udp:>24}{tcp:>24}").expect("writing to a String can't fail");
-    }
-    table
+use super::{Counts, Line};
+use crate::bench::{
+    chart::Chart,
+    machine::HostInfo,
+    measure::{Measure, Sample},
+    path::DataPath,
+    report::{Figure, Figures},
+    write,
+};
+
+/// More instructions than before by so large a share are a regression: Open vSwitch's daemons make
+/// that much of a difference between two counts.
+const SLACK: f64 = 0.02;
+
+/// All that was counted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(in crate::bench) struct Counted {
+    host: HostInfo,
+    /// `udp_64` for each datagram and `tcp_1` for each KB: median and quartiles of the counts.
+    instructions: BTreeMap<Measure, Figures>,
+    /// Of those for a datagram, how many each program and the helpers that it calls take.
+    programs: BTreeMap<DataPath, BTreeMap<String, f64>>,
 }
 
-fn cell(counts: &[f64]) -> String {
-    let mut sorted = counts.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let (low, median, high) = (sorted[0], sorted[sorted.len() / 2], sorted[sorted.len() - 1]);
-    format!("{median:.1} (±{:.1} %)", (high - low) / median * 50.0)
+impl Counted {
+    pub(super) fn of(lines: Vec<Line>) -> Result<Self> {
+        let mut lines = lines.into_iter();
+        let Some(Line::Host(host)) = lines.next() else {
+            bail!("the machine did not say what it is")
+        };
+        let mut counted = Self { host, instructions: BTreeMap::new(), programs: BTreeMap::new() };
+        for line in lines {
+            let Line::Counts(counts) = line else { bail!("the machine said twice what it is") };
+            counted.add(counts);
+        }
+        Ok(counted)
+    }
+
+    fn add(&mut self, counts: Counts) {
+        for (measure, unit, counted) in [
+            (Measure::Udp64, "instructions/packet", counts.udp_64),
+            (Measure::Tcp1, "instructions/KB", counts.tcp_1),
+        ] {
+            let sample = |value| Sample { value, ..Sample::default() };
+            let samples: Vec<Sample> = counted.into_iter().map(sample).collect();
+            let figures = self.instructions.entry(measure).or_default();
+            unit.clone_into(&mut figures.unit);
+            figures.paths.insert(counts.path, Figure::of(&samples));
+        }
+        if !counts.programs.is_empty() {
+            self.programs.insert(counts.path, counts.programs);
+        }
+    }
+
+    /// Prints a table, and writes what is asked for.
+    ///
+    /// # Errors
+    /// When a file can't be read or written, and where a path takes more instructions than in
+    /// `against`.
+    pub(in crate::bench) fn show(
+        &self,
+        json: Option<&Path>,
+        chart: Option<&Path>,
+        against: Option<&Path>,
+    ) -> Result<()> {
+        let earlier = against.map(read).transpose()?;
+        print!("{}", self.table(earlier.as_ref()));
+        if let Some(json) = json {
+            write(json, self)?;
+        }
+        if let Some(chart) = chart {
+            self.chart().draw(chart)?;
+        }
+        let more = earlier.map(|earlier| self.regressions(&earlier)).unwrap_or_default();
+        ensure!(more.is_empty(), "more instructions than before: {}", more.join(", "));
+        Ok(())
+    }
+
+    fn figure(&self, measure: Measure, path: DataPath) -> Option<Figure> {
+        self.instructions.get(&measure)?.paths.get(&path).copied()
+    }
+
+    /// The change of a figure since an earlier count: 0.02 is 2 % more.
+    fn change(&self, earlier: &Self, measure: Measure, path: DataPath) -> Option<f64> {
+        let before = earlier.figure(measure, path)?.median;
+        Some(self.figure(measure, path)?.median / before - 1.0)
+    }
+
+    fn regressions(&self, earlier: &Self) -> Vec<String> {
+        let mut regressions = Vec::new();
+        for (measure, figures) in &self.instructions {
+            for path in figures.paths.keys() {
+                let change = self.change(earlier, *measure, *path);
+                if let Some(change) = change.filter(|change| *change > SLACK) {
+                    let name = measure.name();
+                    regressions.push(format!("{name} on {path} by {:.1} %", change * 100.0));
+                }
+            }
+        }
+        regressions
+    }
+
+    /// A table of medians, each with half the distance of the quartiles, or with the change since an
+    /// earlier count.
+    fn table(&self, earlier: Option<&Self>) -> String {
+        let kernel = format!("instructions, Linux {}", self.host.kernel);
+        let mut table =
+            format!("{kernel:<36}{:>24}{:>24}\n", "each 64-byte datagram", "each KB of TCP");
+        let paths = self.instructions.get(&Measure::Udp64).map(|figures| figures.paths.keys());
+        for path in paths.into_iter().flatten() {
+            let [udp, tcp] = [Measure::Udp64, Measure::Tcp1].map(|measure| {
+                let Some(figure) = self.figure(measure, *path) else { return "-".to_owned() };
+                let Figure { median, p25, p75, .. } = figure;
+                match earlier.and_then(|earlier| self.change(earlier, measure, *path)) {
+                    Some(change) => format!("{median:.1} ({:+.1} %)", change * 100.0),
+                    None => format!("{median:.1} (±{:.1} %)", (p75 - p25) / median * 50.0),
+                }
+            });
+            table += &format!("{path:<36}{udp:>24}{tcp:>24}\n");
+            for (program, instructions) in self.programs.get(path).into_iter().flatten() {
+                table += &format!("  {program:<34}{instructions:>15.1}\n");
+            }
+        }
+        table
+    }
+
+    fn chart(&self) -> Chart<'_> {
+        let panels = self.instructions.iter();
+        Chart {
+            captions: [
+                "Instructions of the whole system: shorter is better".to_owned(),
+                format!("{}, counting its own instructions", self.host.caption()),
+            ],
+            panels: panels
+                .map(|(measure, figures)| {
+                    (format!("{} [{}]", measure.title(), figures.unit), figures)
+                })
+                .collect(),
+        }
+    }
+}
+
+fn read(file: &Path) -> Result<Counted> {
+    let text =
+        fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("{} is not of --instructions --json", file.display()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::path::DataPath;
+
+    fn counted(udp_64: &[f64]) -> Counted {
+        let counts = Counts {
+            path: DataPath::OvsEbpfVxlan,
+            udp_64: udp_64.to_vec(),
+            tcp_1: vec![7.0],
+            programs: BTreeMap::from([("port_ingress".to_owned(), 55.5)]),
+        };
+        Counted::of(vec![Line::Host(HostInfo::ask(1)), Line::Counts(counts)]).unwrap()
+    }
+
+    fn words(table: &str) -> Vec<Vec<&str>> {
+        table.lines().map(|line| line.split_whitespace().collect()).collect()
+    }
 
     #[test]
     fn the_table_shows_medians_and_how_far_counts_are_apart() {
-        let counts = Counts {
-            path: DataPath::KernelVxlan,
-            udp_64: vec![102.0, 98.0, 100.0],
-            tcp_kb: vec![7.0],
-        };
-        let table = table(Series::V6_12, &[counts]);
-        let row = table.lines().nth(1).unwrap();
-        let words: Vec<&str> = row.split_whitespace().collect();
-        assert_eq!(words, ["kernel-vxlan", "100.0", "(±2.0", "%)", "7.0", "(±0.0", "%)"]);
+        let table = counted(&[104.0, 96.0, 100.0]).table(None);
+        let words = words(&table);
+        assert_eq!(words[1], ["ovs-ebpf-vxlan", "100.0", "(±2.0", "%)", "7.0", "(±0.0", "%)"]);
+        assert_eq!(words[2], ["port_ingress", "55.5"]);
+    }
+
+    #[test]
+    fn what_takes_more_than_before_is_named() {
+        let (before, after) = (counted(&[100.0]), counted(&[103.0]));
+        assert_eq!(after.regressions(&before), ["udp_64 on ovs-ebpf-vxlan by 3.0 %"]);
+        assert_eq!(before.regressions(&after), <Vec<String>>::new());
+        let table = after.table(Some(&before));
+        assert_eq!(words(&table)[1][1..4], ["103.0", "(+3.0", "%)"]);
     }
 }
