@@ -44,6 +44,8 @@ fn veth_in_another_namespace(host: &Host) -> Result<Station> {
 }
 
 fn veth_in_the_same_namespace(host: &Host) -> Result<Station> {
+    // Else the host answers for the address on its bridge too, with the bridge's MAC.
+    host.exec(&["sysctl", "-qw", "net.ipv4.conf.all.arp_ignore=1"]);
     host.ip("link add near up mtu 1450 type veth peer name near-in mtu 1450\nlink set near master br-ex\n")?;
     station((**host).clone(), "near-in")
 }

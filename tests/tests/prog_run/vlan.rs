@@ -83,6 +83,8 @@ impl Wired {
             next_event: 0,
         };
         self.host.tunnel_index.insert(key, index, 0).expect("tunnel_index");
+        // What the programs remember of the FDB, they ask anew.
+        self.host.set_lease(u64::MAX);
         let neighbour = vector.tunnel.next_hop_mac.map(|byte| format!("{byte:02x}")).join(":");
         let remote = vector.tunnel.remote;
         host::ip(&format!(
