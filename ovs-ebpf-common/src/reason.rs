@@ -44,7 +44,7 @@ reasons! {
     Truncated = 2, "truncated";
     /// broadcast or multicast destination: the bridge floods it
     Multicast = 3, "multicast";
-    /// a VLAN-tagged frame from a port that takes none, or on a bridge that does not look at tags
+    /// a VLAN-tagged frame from a port that takes none, on a bridge that looks at no tags, or into ip6gre
     VlanTagged = 4, "vlan_tagged";
     /// neither IPv4 nor IPv6 (ARP, for example)
     NotIp = 5, "not_ip";
@@ -94,12 +94,16 @@ reasons! {
     WrongUplink = 37, "wrong_uplink";
     /// the destination MAC is behind a tunnel: the bridge decides
     DestinationIsTunnel = 38, "destination_is_tunnel";
-    /// congestion was marked on the way: the kernel carries the mark inside or drops (RFC 6040)
+    /// congestion was marked on a packet that can't carry the mark inside: the kernel drops it (RFC 6040)
     EcnMark = 39, "ecn_mark";
     /// the kernel refused to remove the outer headers
     DecapRefused = 40, "decap_refused";
     /// a packet still to be cut into segments, for a port that may do that in hardware
     HardwareGso = 41, "hardware_gso";
+
+    // Packets, port_ingress, continued.
+    /// IPv6 options inside for a GRE tunnel over IPv6, which reads them (encapsulation limit, RFC 2473)
+    InnerOptions = 42, "inner_options";
 
     // Packets that are discarded, uplink_xdp.
     /// discarded: tunnel traffic from an address that is no tunnel's remote (accelerate.xdp)
@@ -178,7 +182,7 @@ reasons! {
     TunnelChecksum = 99, "tunnel_checksum";
     /// the remote is a multicast group
     TunnelGroup = 100, "tunnel_group";
-    /// the underlay is IPv6
+    /// IPv6 outer addresses for a kind of tunnel that the kernel sends over IPv4 only
     TunnelIpv6 = 101, "tunnel_ipv6";
     /// an option that the fast path does not reproduce
     TunnelOption = 102, "tunnel_option";
@@ -198,6 +202,8 @@ reasons! {
     TunnelClash = 109, "tunnel_clash";
     /// OpenFlow rules set the tunnel's remote, local address or key (flow)
     TunnelFlow = 110, "tunnel_flow";
+    /// over IPv6 the tunnel sends or wants UDP checksums, which the fast path neither makes nor checks
+    TunnelUdpChecksum = 111, "tunnel_udp_checksum";
 
     // Configuration: XDP on an uplink.
     /// the device's driver has no XDP of its own (native)

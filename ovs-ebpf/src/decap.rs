@@ -1,16 +1,17 @@
 //! Out of a tunnel: which tunnel it is, and its outer headers off.
 
 use aya_ebpf::bindings::{
-    BPF_CSUM_LEVEL_DEC, BPF_F_ADJ_ROOM_DECAP_L3_IPV6, BPF_F_ADJ_ROOM_FIXED_GSO,
-    BPF_F_ADJ_ROOM_NO_CSUM_RESET, TC_ACT_SHOT,
+    BPF_CSUM_LEVEL_DEC, BPF_F_ADJ_ROOM_DECAP_L3_IPV4, BPF_F_ADJ_ROOM_DECAP_L3_IPV6,
+    BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_ADJ_ROOM_NO_CSUM_RESET, TC_ACT_SHOT,
 };
 use network_types::eth::EthHdr;
 use ovs_ebpf_common::{
     Reason,
-    abi::{Control, TunnelKind},
+    abi::{Control, TunnelIndexValue, TunnelKind},
     wire::{
-        frame::{self, Head, Network},
-        outer::{self, Accepted, CLASSIFY_LEN},
+        frame::{self, Frame, Head, Network},
+        ipv4, ipv6,
+        outer::{self, CLASSIFY_LEN, CLASSIFY_LEN_IPV6},
         vlan,
     },
 };
@@ -18,7 +19,8 @@ use ovs_ebpf_common::{
 use crate::{
     counters::Verdict,
     fdb::{self, Station},
-    packet::{Ethernet, Packet, Tags},
+    maps::{TUNNEL_INDEX, TUNNEL_INDEX6},
+    packet::{self, Ethernet, Packet, Tags},
 };
 
 /// Tells tunnel packets from all others: the only work done on most of a host's packets.
@@ -34,28 +36,43 @@ pub fn classify(packet: &Packet, control: &Control) -> Result<TunnelKind, Reason
     }
     packet.pull(CLASSIFY_LEN);
     let start = packet.bytes::<CLASSIFY_LEN>(0).ok_or(Reason::NotTunnel)?;
+    if outer::is_ipv6(&start) {
+        packet.pull(CLASSIFY_LEN_IPV6);
+        let start = packet.bytes::<CLASSIFY_LEN_IPV6>(0).ok_or(Reason::NotTunnel)?;
+        return outer::classify_ipv6(&start, &control.vxlan_ports);
+    }
     outer::classify(&start, &control.vxlan_ports)
 }
 
-/// Reads a tunnel packet's outer headers.
+/// Reads a tunnel packet's outer headers. Gives the tunnel that they name, and the outer TOS byte.
 ///
 /// # Errors
-/// [`Reason::OuterMalformed`], [`Reason::TunnelFlags`], [`Reason::Truncated`].
+/// [`Reason::OuterMalformed`], [`Reason::TunnelFlags`], [`Reason::Truncated`],
+/// [`Reason::TunnelUnknown`].
 #[inline(always)]
-pub fn accept(packet: &Packet, kind: TunnelKind) -> Result<Accepted, Reason> {
+pub fn tunnel(packet: &Packet, kind: TunnelKind) -> Result<(*mut TunnelIndexValue, u8), Reason> {
+    const SHORT: Reason = Reason::Truncated;
     packet.pull(kind.header_len() + frame::MIN_LEN);
     let frame_len = packet.len();
-    match kind {
-        TunnelKind::VxlanIpv4 => {
-            outer::accept_vxlan(&packet.bytes(0).ok_or(Reason::Truncated)?, frame_len)
-        }
-        TunnelKind::GreIpv4 | TunnelKind::GreKeyIpv4 => {
-            outer::accept_gre(kind, &packet.bytes(0).ok_or(Reason::Truncated)?, frame_len)
-        }
-    }
+    let (tunnel, tos) = if kind.is_ipv6() {
+        let outer = if kind.is_vxlan() {
+            outer::accept_vxlan_ipv6(&packet.bytes(0).ok_or(SHORT)?, frame_len)
+        } else {
+            outer::accept_gre_ipv6(kind, &packet.bytes(0).ok_or(SHORT)?, frame_len)
+        }?;
+        (TUNNEL_INDEX6.get_ptr_mut(outer.key), outer.tos)
+    } else {
+        let outer = if kind.is_vxlan() {
+            outer::accept_vxlan(&packet.bytes(0).ok_or(SHORT)?, frame_len)
+        } else {
+            outer::accept_gre(kind, &packet.bytes(0).ok_or(SHORT)?, frame_len)
+        }?;
+        (TUNNEL_INDEX.get_ptr_mut(outer.key), outer.tos)
+    };
+    Ok((tunnel.ok_or(Reason::TunnelUnknown)?, tos))
 }
 
-/// Whether the kernel understands [`TO_IPV6`]: the loader's finding, a constant to the verifier.
+/// Whether the kernel understands [`TO_IPV6`] and [`TO_IPV4`]: the loader's finding, a constant to the verifier.
 #[unsafe(no_mangle)]
 static DECAP_L3: u8 = 1;
 
@@ -63,6 +80,9 @@ static DECAP_L3: u8 = 1;
 const FLAGS: u32 = BPF_F_ADJ_ROOM_FIXED_GSO | BPF_F_ADJ_ROOM_NO_CSUM_RESET;
 /// [`FLAGS`], and an IPv6 packet is what remains of an IPv4 one (Linux 6.3).
 pub const TO_IPV6: u32 = FLAGS | BPF_F_ADJ_ROOM_DECAP_L3_IPV6;
+
+/// [`FLAGS`], and an IPv4 packet is what remains of an IPv6 one (Linux 6.3).
+const TO_IPV4: u32 = FLAGS | BPF_F_ADJ_ROOM_DECAP_L3_IPV4;
 
 /// Takes the VLAN tag out of the inner frame's `head`, if there is one. Gives its protocol identifier
 /// and control information. The packet stays as it is.
@@ -92,45 +112,56 @@ const ETHER_TYPE: usize = 12;
 
 /// What is inside.
 pub struct Inner<'a> {
-    pub network: Network,
+    /// As it was read.
+    pub frame: &'a Frame,
+    /// The TOS byte that it is to have.
+    pub tos: u8,
     /// Without a tag.
     pub ethernet: &'a Ethernet,
+    /// Bytes of the tag that it came with.
+    pub tag_len: u32,
     /// The control information of the VLAN tag that it leaves with, 0 is none.
     pub tag: u16,
 }
 
-/// Takes the outer headers and the inner link-layer header off, `header_len` bytes in all but the
-/// outer Ethernet header, and delivers the inner frame to a local port.
+/// Takes the outer headers off, and the inner frame's tag, and delivers it to a local port.
 ///
 /// # Errors
 /// [`Reason::DecapRefused`].
 #[inline(always)]
-pub fn deliver(
-    packet: &Packet,
-    kind: TunnelKind,
-    header_len: u32,
-    inner: &Inner,
-    station: &Station,
-) -> Verdict {
-    let &Inner { network, ethernet, tag } = inner;
-    // What goes is everything between the outer Ethernet header, which the inner one replaces, and
-    // the inner packet: the outer IP header up to and with the inner Ethernet header and its tag.
-    let header_len = header_len as i32;
+pub fn deliver(packet: &Packet, kind: TunnelKind, inner: &Inner, station: &Station) -> Verdict {
+    let &Inner { frame, tos, ethernet, tag_len, tag } = inner;
     // SAFETY: a static of the program's; volatile, for the loader sets it.
     let decap_l3 = unsafe { (&raw const DECAP_L3).read_volatile() } != 0;
     // Neither `bpf_redirect_peer` nor segmentation reads the EtherType: the kernel has to be told of
     // another family.
-    let flags = if network == Network::Ipv6 && decap_l3 { TO_IPV6 } else { FLAGS };
-    packet.resize(-header_len, u64::from(flags)).map_err(|()| Reason::DecapRefused)?;
-    if network == Network::Ipv6 && !decap_l3 && packet.make_ipv6(u64::from(FLAGS)).is_err() {
-        // As below.
+    let to_ipv6 = !kind.is_ipv6() && frame.network == Network::Ipv6;
+    let to_ipv4 = kind.is_ipv6() && frame.network == Network::Ipv4;
+    let flags = match decap_l3 {
+        true if to_ipv6 => TO_IPV6,
+        true if to_ipv4 => TO_IPV4,
+        _ => FLAGS,
+    };
+    // What goes is everything between the outer Ethernet header, which the inner one replaces, and
+    // the inner packet: the outer IP header up to and with the inner Ethernet header and its tag.
+    let spared = if to_ipv4 && !decap_l3 { packet::IPV6_GROWTH } else { 0 };
+    packet
+        .resize(spared - kind.header_len() as i32 - tag_len as i32, u64::from(flags))
+        .map_err(|()| Reason::DecapRefused)?;
+    let is_told = match decap_l3 {
+        false if to_ipv6 => packet.make_ipv6(u64::from(FLAGS)),
+        false if to_ipv4 => packet.make_ipv4(),
+        _ => Ok(()),
+    };
+    // `resize` made the head writable, so that none of this can fail; the frame is no longer the
+    // kernel's.
+    if is_told.is_err()
+        || packet.store(ethernet, EthHdr::LEN).is_err()
+        || (tos != frame.tos && set_tos(packet, frame, tos).is_err())
+    {
         return Ok(TC_ACT_SHOT);
     }
-    if packet.store(ethernet, EthHdr::LEN).is_err() {
-        // `resize` made the head writable, so this can't be; the frame is no longer the kernel's.
-        return Ok(TC_ACT_SHOT);
-    }
-    if matches!(kind, TunnelKind::VxlanIpv4) {
+    if kind.is_vxlan() {
         // What the NIC verified was the outer UDP checksum first (`__skb_decr_checksum_unnecessary`
         // in the kernel's UDP tunnels).
         packet.csum_level(BPF_CSUM_LEVEL_DEC);
@@ -140,4 +171,22 @@ pub fn deliver(
         return Ok(TC_ACT_SHOT);
     }
     fdb::deliver(packet, station)
+}
+
+/// Changes the TOS byte or traffic class of the packet that `frame` was read of, and for IPv4 its
+/// checksum.
+#[inline(always)]
+fn set_tos(packet: &Packet, frame: &Frame, tos: u8) -> Result<(), ()> {
+    const IP: usize = EthHdr::LEN;
+    const CHECKSUM: usize = IP + 10;
+    let start = packet.load(IP)?;
+    match frame.network {
+        Network::Ipv4 => {
+            packet.rewrite(IP, [start[0], tos])?;
+            let checksum = u16::from_be_bytes(packet.load(CHECKSUM)?);
+            let checksum = ipv4::checksum_with_tos(checksum, frame.tos, tos);
+            packet.rewrite(CHECKSUM, checksum.to_be_bytes())
+        }
+        Network::Ipv6 => packet.rewrite(IP, ipv6::with_traffic_class(start, tos)),
+    }
 }

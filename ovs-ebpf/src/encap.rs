@@ -3,8 +3,8 @@
 use aya_ebpf::{
     bindings::{
         BPF_ADJ_ROOM_ENCAP_L2_SHIFT, BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4,
-        BPF_F_ADJ_ROOM_ENCAP_L4_GRE, BPF_F_ADJ_ROOM_ENCAP_L4_UDP, BPF_F_ADJ_ROOM_FIXED_GSO,
-        BPF_F_ADJ_ROOM_NO_CSUM_RESET, TC_ACT_SHOT,
+        BPF_F_ADJ_ROOM_ENCAP_L3_IPV6, BPF_F_ADJ_ROOM_ENCAP_L4_GRE, BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
+        BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_ADJ_ROOM_NO_CSUM_RESET, TC_ACT_SHOT,
     },
     helpers::generated::bpf_get_prandom_u32,
 };
@@ -15,7 +15,8 @@ use ovs_ebpf_common::{
     wire::{
         ecn,
         frame::Frame,
-        outer::{self, Patch},
+        ipv6,
+        outer::{self, Patch, PatchIpv6},
         vlan,
     },
 };
@@ -34,12 +35,16 @@ struct Headers([u8; TEMPLATE_LEN]);
 /// Sends the frame into tunnel `id`, with the tag that it is to have there within the frame.
 ///
 /// # Errors
-/// [`Reason::TunnelUnresolved`], [`Reason::TooBig`], [`Reason::EncapRefused`].
+/// [`Reason::TunnelUnresolved`], [`Reason::TooBig`], [`Reason::InnerOptions`],
+/// [`Reason::VlanTagged`], [`Reason::EncapRefused`].
 #[inline(always)]
 pub fn send(packet: &Packet, id: u32, frame: &Frame, ethernet: &Ethernet, tags: Tags) -> Verdict {
     const VXLAN: u8 = TunnelKind::VxlanIpv4 as u8;
     const GRE: u8 = TunnelKind::GreIpv4 as u8;
     const GRE_KEY: u8 = TunnelKind::GreKeyIpv4 as u8;
+    const VXLAN_IPV6: u8 = TunnelKind::VxlanIpv6 as u8;
+    const GRE_IPV6: u8 = TunnelKind::GreIpv6 as u8;
+    const GRE_KEY_IPV6: u8 = TunnelKind::GreKeyIpv6 as u8;
     let tunnel = TUNNELS.get(id).ok_or(Reason::TunnelUnresolved)?;
     if tunnel.flags & TunnelFlags::READY == 0 {
         return Err(Reason::TunnelUnresolved);
@@ -48,10 +53,14 @@ pub fn send(packet: &Packet, id: u32, frame: &Frame, ethernet: &Ethernet, tags: 
     let active = unsafe { (&raw const tunnel.active).read_volatile() };
     let path = &tunnel.paths[usize::from(active & 1)];
     let len = packet.len() + tag_len(tags);
+    let push = |kind| push(packet, kind, tunnel, path, frame, ethernet, tags);
     let action = match path.kind {
-        VXLAN => push(packet, TunnelKind::VxlanIpv4, tunnel, path, frame, ethernet, tags),
-        GRE => push(packet, TunnelKind::GreIpv4, tunnel, path, frame, ethernet, tags),
-        GRE_KEY => push(packet, TunnelKind::GreKeyIpv4, tunnel, path, frame, ethernet, tags),
+        VXLAN => push(TunnelKind::VxlanIpv4),
+        GRE => push(TunnelKind::GreIpv4),
+        GRE_KEY => push(TunnelKind::GreKeyIpv4),
+        VXLAN_IPV6 => push(TunnelKind::VxlanIpv6),
+        GRE_IPV6 => push(TunnelKind::GreIpv6),
+        GRE_KEY_IPV6 => push(TunnelKind::GreKeyIpv6),
         _ => Err(Reason::TunnelUnresolved),
     }?;
     if let Some(counters) = counters::of_tunnel(id) {
@@ -74,40 +83,56 @@ fn push(
 ) -> Verdict {
     let tag_len = tag_len(tags);
     let frame_len = packet.len() + tag_len;
-    let total_len = outer::total_len(kind, frame_len);
+    // What the outer IP header's length field says.
+    let ip_len = if kind.is_ipv6() {
+        outer::payload_len(kind, frame_len)
+    } else {
+        outer::total_len(kind, frame_len)
+    };
     let segment_len = segment_len(packet, frame, packet.len())? + tag_len;
-    if segment_len - EthHdr::LEN as u32 > path.mtu || total_len > u32::from(u16::MAX) {
+    if segment_len - EthHdr::LEN as u32 > path.mtu || ip_len > u32::from(u16::MAX) {
         return Err(Reason::TooBig);
     }
-    let tos = if tunnel.flags & TunnelFlags::TOS_INHERIT != 0 { frame.tos } else { tunnel.tos };
-    let ttl = if tunnel.flags & TunnelFlags::TTL_INHERIT != 0 { frame.ttl } else { tunnel.ttl };
-    let id = if tunnel.flags & TunnelFlags::NEEDS_ID != 0 {
-        // SAFETY: a helper without arguments.
-        unsafe { bpf_get_prandom_u32() as u16 }
+    if kind.is_ipv6() && !kind.is_vxlan() && frame.has_ipv6_options() {
+        return Err(Reason::InnerOptions);
+    }
+    // The kernel's device does not look for the ECN field behind a tag (`ip6gre_xmit_other`).
+    if kind.is_ipv6() && !kind.is_vxlan() && tag_len != 0 {
+        return Err(Reason::VlanTagged);
+    }
+    let has = |flag| tunnel.flags & flag != 0;
+    let tos = if has(TunnelFlags::TOS_INHERIT) { frame.tos } else { tunnel.tos };
+    let tos = ecn::encapsulate(tos, frame.tos);
+    let ttl = if has(TunnelFlags::TTL_INHERIT) { frame.ttl } else { tunnel.ttl };
+    let source_port = if kind.is_vxlan() {
+        outer::source_port(packet.flow_hash(), tunnel.source_port_min, tunnel.source_port_span)
     } else {
         0
-    };
-    let source_port = match kind {
-        TunnelKind::VxlanIpv4 => {
-            outer::source_port(packet.flow_hash(), tunnel.source_port_min, tunnel.source_port_span)
-        }
-        TunnelKind::GreIpv4 | TunnelKind::GreKeyIpv4 => 0,
     };
 
     let header_len = kind.header_len();
     let mut headers = Headers(path.header);
-    outer::patch(
-        &mut headers.0,
-        kind,
-        path.checksum_seed,
-        &Patch {
-            total_len: total_len as u16,
-            tos: ecn::encapsulate(tos, frame.tos),
-            ttl,
-            id,
-            source_port,
-        },
-    );
+    let l3 = if kind.is_ipv6() {
+        let flow_label = if has(TunnelFlags::FLOW_LABEL) {
+            ipv6::flow_label(packet.flow_hash())
+        } else {
+            [0; 4]
+        };
+        let payload_len = ip_len as u16;
+        let patch = PatchIpv6 { payload_len, tos, ttl, flow_label, source_port };
+        outer::patch_ipv6(&mut headers.0, kind, &patch);
+        BPF_F_ADJ_ROOM_ENCAP_L3_IPV6
+    } else {
+        let id = if has(TunnelFlags::NEEDS_ID) {
+            // SAFETY: a helper without arguments.
+            unsafe { bpf_get_prandom_u32() as u16 }
+        } else {
+            0
+        };
+        let patch = Patch { total_len: ip_len as u16, tos, ttl, id, source_port };
+        outer::patch(&mut headers.0, kind, path.checksum_seed, &patch);
+        BPF_F_ADJ_ROOM_ENCAP_L3_IPV4
+    };
     for (at, word) in ethernet.iter().enumerate() {
         let at = header_len + 2 * at;
         headers.0[at..at + 2].copy_from_slice(&word.to_ne_bytes());
@@ -120,13 +145,11 @@ fn push(
         headers.0[tag + 4..tag + 6].copy_from_slice(&ether_type);
     }
 
-    let l4 = match kind {
-        TunnelKind::VxlanIpv4 => BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
-        TunnelKind::GreIpv4 | TunnelKind::GreKeyIpv4 => BPF_F_ADJ_ROOM_ENCAP_L4_GRE,
-    };
+    let l4 =
+        if kind.is_vxlan() { BPF_F_ADJ_ROOM_ENCAP_L4_UDP } else { BPF_F_ADJ_ROOM_ENCAP_L4_GRE };
     let flags = BPF_F_ADJ_ROOM_FIXED_GSO
         | BPF_F_ADJ_ROOM_NO_CSUM_RESET
-        | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4
+        | l3
         | l4
         | BPF_F_ADJ_ROOM_ENCAP_L2_ETH;
     let flags = u64::from(flags) | encap_l2(EthHdr::LEN as u32 + tag_len);

@@ -9,7 +9,7 @@ use ovs_ebpf_common::abi::{
     Control, EVENTS_SIZE, Event, FDB_CAPACITY, FLOW_CAPACITY, FdbKey, FdbValue, Flow,
     GUARD_CAPACITY, GuardKey, GuardValue, PORT_CAPACITY, PortValue, Program, ProgramCounters,
     SOURCE_CAPACITY, SourceCounters, SourceKey, TUNNEL_CAPACITY, TunnelCounters, TunnelIndexKey,
-    TunnelIndexValue, TunnelValue, UPLINK_CAPACITY, UplinkValue,
+    TunnelIndexKey6, TunnelIndexValue, TunnelValue, UPLINK_CAPACITY, UplinkValue,
 };
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
@@ -37,6 +37,11 @@ pub static TUNNELS: Array<TunnelValue, TUNNEL_CAPACITY> = Array::new();
 /// Outer addresses, port and key -> tunnel id and bridge.
 #[btf_map(name = "tunnel_index")]
 pub static TUNNEL_INDEX: HashMap<TunnelIndexKey, TunnelIndexValue, TUNNEL_CAPACITY, ON_DEMAND> =
+    HashMap::new();
+
+/// The same of packets over IPv6.
+#[btf_map(name = "tunnel_index6")]
+pub static TUNNEL_INDEX6: HashMap<TunnelIndexKey6, TunnelIndexValue, TUNNEL_CAPACITY, ON_DEMAND> =
     HashMap::new();
 
 /// [`Program`] -> forwarded packets, and the others by reason.

@@ -2,7 +2,7 @@
 //! lives here.
 
 use aya_ebpf::{
-    bindings::{__sk_buff, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1},
+    bindings::{__sk_buff, BPF_F_RECOMPUTE_CSUM, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1},
     helpers::generated::{
         bpf_csum_level, bpf_get_hash_recalc, bpf_redirect_neigh, bpf_skb_adjust_room,
         bpf_skb_change_proto, bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_pull_data,
@@ -18,6 +18,9 @@ use ovs_ebpf_common::wire::{frame::Head, vlan};
 
 /// `linux/if_packet.h`.
 const PACKET_HOST: u32 = 0;
+
+/// By how much an IPv6 header is longer than an IPv4 one, in bytes.
+pub const IPV6_GROWTH: i32 = (Ipv6Hdr::LEN - Ipv4Hdr::LEN) as i32;
 
 /// A packet at TC ingress.
 pub struct Packet {
@@ -180,10 +183,43 @@ impl Packet {
     #[inline(always)]
     pub fn make_ipv6(&self, flags: u64) -> Result<(), ()> {
         const ETH_P_IPV6: u16 = 0x86dd;
-        const GROWTH: i32 = (Ipv6Hdr::LEN - Ipv4Hdr::LEN) as i32;
         // SAFETY: a helper on the program's own context.
         match unsafe { bpf_skb_change_proto(self.skb, ETH_P_IPV6.to_be(), 0) } {
-            0 => self.resize(-GROWTH, flags),
+            0 => self.resize(-IPV6_GROWTH, flags),
+            _ => Err(()),
+        }
+    }
+
+    /// Makes an IPv6 packet an IPv4 one, as [`Self::make_ipv6`] does the reverse: takes the first
+    /// [`IPV6_GROWTH`] bytes behind the Ethernet header away with it.
+    #[inline(always)]
+    pub fn make_ipv4(&self) -> Result<(), ()> {
+        const ETH_P_IP: u16 = 0x0800;
+        // SAFETY: a helper on the program's own context.
+        match unsafe { bpf_skb_change_proto(self.skb, ETH_P_IP.to_be(), 0) } {
+            0 => Ok(()),
+            _ => Err(()),
+        }
+    }
+
+    /// Two bytes anywhere in the packet.
+    #[inline(always)]
+    pub fn load(&self, offset: usize) -> Result<[u8; 2], ()> {
+        let mut bytes = [0u8; 2];
+        // SAFETY: a helper on the program's own context, writing two bytes to the stack.
+        let error = unsafe {
+            bpf_skb_load_bytes(self.skb.cast(), offset as u32, (&raw mut bytes).cast(), 2)
+        };
+        if error == 0 { Ok(bytes) } else { Err(()) }
+    }
+
+    /// Changes two bytes behind the Ethernet header, and with them what the device summed.
+    #[inline(always)]
+    pub fn rewrite(&self, offset: usize, bytes: [u8; 2]) -> Result<(), ()> {
+        let (from, flags) = ((&raw const bytes).cast(), u64::from(BPF_F_RECOMPUTE_CSUM));
+        // SAFETY: a helper on the program's own context, reading two bytes from the stack.
+        match unsafe { bpf_skb_store_bytes(self.skb, offset as u32, from, 2, flags) } {
+            0 => Ok(()),
             _ => Err(()),
         }
     }

@@ -9,7 +9,8 @@ use crate::bridge::ovs::DEFAULT_RUNDIR;
 use crate::bridge::provision;
 use crate::config::Config;
 use crate::daemon::{self, RunOptions};
-use args::{BridgeCommand, Command, FdbCommand, PortCommand, TunnelCommand};
+use crate::plugin;
+use args::{BridgeCommand, Command, FdbCommand, NetworkCommand, PortCommand, TunnelCommand};
 
 pub use args::Cli;
 
@@ -56,6 +57,9 @@ pub async fn execute(cli: Cli) -> Result<()> {
             Ok(client.accelerate(&bridge, switch.is_on()).await?)
         }
         Command::Docker(docker) => docker::execute(docker, &cli.state_dir).await,
+        Command::Network { command: NetworkCommand::List { json } } => {
+            output::report(json, &plugin::list::list(&cli.state_dir)?, tables::networks)
+        }
         Command::Down => {
             let done = daemon::down(&cli.socket, &cli.bpffs).await?;
             output::print(if done {

@@ -122,11 +122,12 @@ fn tunnel(described: &Described, uplink: u32) -> TunnelValue {
         &Outer {
             destination_mac: [0; 6],
             source_mac: [0; 6],
-            local: described.local.octets(),
-            remote: described.remote.octets(),
+            local: described.local.into(),
+            remote: described.remote.into(),
             key: KEY,
             dst_port: 0,
             df: true,
+            flow_label: 0,
         },
     );
     let mut next_hop = [0; 16];

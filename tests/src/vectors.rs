@@ -3,7 +3,7 @@
 //!
 //! Frames are as the programs see them: from the Ethernet header on, without FCS.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer, Error};
@@ -133,9 +133,9 @@ pub struct Tunnel {
     /// VNI or GRE key; `None` is GRE without key.
     pub key: Option<u32>,
     /// The sender's outer address.
-    pub local: Ipv4Addr,
+    pub local: IpAddr,
     /// The receiver's outer address.
-    pub remote: Ipv4Addr,
+    pub remote: IpAddr,
     /// The MAC of the sender's uplink.
     #[serde(deserialize_with = "mac")]
     pub source_mac: [u8; 6],

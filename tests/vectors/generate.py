@@ -21,7 +21,16 @@ import struct
 from pathlib import Path
 
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP, IPOption_Router_Alert
-from scapy.layers.inet6 import ICMPv6EchoRequest, IPv6
+from scapy.layers.inet6 import (
+    HBHOptUnknown,
+    ICMPv6EchoRequest,
+    IPv6,
+    IPv6ExtHdrDestOpt,
+    IPv6ExtHdrFragment,
+    IPv6ExtHdrHopByHop,
+    IPv6ExtHdrRouting,
+    PadN,
+)
 from scapy.layers.l2 import ARP, GRE, Dot1AD, Dot1Q, Ether
 from scapy.layers.vxlan import VXLAN
 from scapy.packet import Raw
@@ -37,6 +46,7 @@ UNDERLAY = {
     "source_mac": "02:00:00:00:01:01",
     "next_hop_mac": "02:00:00:00:01:02",
 }
+UNDERLAY6 = {**UNDERLAY, "local": "2001:db8::1", "remote": "2001:db8::2"}
 VXLAN_PORT = 4789
 SOURCE_PORT = 54321
 UNDERLAY_MTU = 1500
@@ -57,9 +67,18 @@ def tunnel(kind, key, **options):
     return {**parameters, **options}
 
 
+def tunnel6(kind, key, **options):
+    """The same over IPv6, where there is no DF."""
+    return tunnel(kind, key, **{**UNDERLAY6, "df": False, **options})
+
+
+def over_ipv6(t):
+    return ":" in t["local"]
+
+
 def label(t):
     key = "" if t["key"] is None else f"_{t['key']}"
-    return t["kind"] + key
+    return t["kind"] + ("6" if over_ipv6(t) else "") + key
 
 
 TUNNELS = [
@@ -68,13 +87,36 @@ TUNNELS = [
     tunnel("gre", None),
     tunnel("gre", 0x0000002A),
     tunnel("gre", 0xFFFFFFFF),
+    tunnel6("vxlan", 42),
+    tunnel6("gre", None),
+    tunnel6("gre", 0x2A),
 ]
+
+# One of each kind.
+KINDS = [
+    tunnel("vxlan", 42),
+    tunnel("gre", None),
+    tunnel("gre", 0x2A),
+    tunnel6("vxlan", 42),
+    tunnel6("gre", None),
+    tunnel6("gre", 0x2A),
+]
+
+
+def ip_len(t):
+    """Bytes of the outer IP header."""
+    return 40 if over_ipv6(t) else 20
+
+
+def l4(t):
+    """Where the outer UDP or GRE header begins."""
+    return 14 + ip_len(t)
 
 
 def overhead(t):
     """Bytes between the underlay's MTU and the largest inner IP packet: headers and inner Ethernet."""
     tunnel_header = {"vxlan": 16, "gre": 4 if t["key"] is None else 8}[t["kind"]]
-    return 20 + tunnel_header + 14
+    return ip_len(t) + tunnel_header + 14
 
 
 def payload(length):
@@ -114,6 +156,15 @@ def inner_ip(frame):
 def outer_ip(t, inner, **changes):
     tos, ttl = inner_ip(inner)
     dscp = tos if t["tos"] is None else t["tos"]
+    if over_ipv6(t):
+        fields = {
+            "src": t["local"],
+            "dst": t["remote"],
+            "hlim": ttl if t["ttl"] is None else t["ttl"],
+            "tc": (dscp & 0xFC) | (tos & 0x03),
+            "fl": 0,
+        }
+        return IPv6(**{**fields, **changes})
     fields = {
         "src": t["local"],
         "dst": t["remote"],
@@ -216,7 +267,7 @@ def encap_vectors():
         for name, (description, inner) in inners.items():
             yield encap_vector(f"{label(t)}_{name}", description, t, inner)
 
-    for t in [tunnel("vxlan", 42), tunnel("gre", None), tunnel("gre", 0x2A)]:
+    for t in KINDS:
         for tos, wording in [(0, "TOS 0"), (0x28, "DSCP 10"), (None, "TOS inherited")]:
             for inner_tos in [0xB8 | ecn for ecn in range(4)]:
                 for version, inner in [(4, udp_frame(tos=inner_tos)), (6, tcp_frame6(tc=inner_tos, fl=0xFEDCB))]:
@@ -238,6 +289,8 @@ def encap_vectors():
                     inherit,
                     inner,
                 )
+        if over_ipv6(t):
+            continue
         yield encap_vector(f"{label(t)}_df_clear", "Don't Fragment clear", {**t, "df": False}, udp_frame())
         yield encap_vector(
             f"{label(t)}_checksum_zero",
@@ -299,6 +352,21 @@ def encap_punt_vectors():
     }
     for name, (reason, description, frame) in after.items():
         yield {"name": name, "description": description, "tunnel": TUNNELS[0], "frame": frame.hex(), "reason": reason}
+    for t in KINDS:
+        if not over_ipv6(t) or t["kind"] == "vxlan":
+            continue
+        for name, header in [
+            ("hop_by_hop", IPv6ExtHdrHopByHop(options=[PadN(optdata=bytes(4))])),
+            ("routing", IPv6ExtHdrRouting(addresses=["fd00::9"], segleft=0)),
+            ("encapsulation_limit", IPv6ExtHdrDestOpt(options=[HBHOptUnknown(otype=4, optdata=b"\4"), PadN(optdata=bytes(1))])),
+        ]:
+            yield {
+                "name": f"{label(t)}_inner_{name}",
+                "description": "options that an ip6gretap device reads",
+                "tunnel": t,
+                "frame": bytes(ether() / ip6() / header / UDP(sport=4000, dport=5000) / payload(26)).hex(),
+                "reason": "inner_options",
+            }
     for t in TUNNELS:
         room = UNDERLAY_MTU - overhead(t)
         for version, frame in [(4, udp_frame(room - 27)), (6, tcp_frame6(room - 59))]:
@@ -327,10 +395,13 @@ def with_ip_checksum(frame):
 
 def cut(frame, length, t):
     """The first `length` bytes, with the lengths in the IP and UDP headers agreeing."""
-    frame = with_bytes(frame, 16, struct.pack("!H", length - 14))
-    if t["kind"] == "vxlan" and length >= 42:
-        frame = with_bytes(frame, 38, struct.pack("!H", length - 34))
-    return with_ip_checksum(frame)[:length]
+    if over_ipv6(t):
+        frame = with_bytes(frame, 18, struct.pack("!H", max(length - 54, 0)))
+    else:
+        frame = with_bytes(frame, 16, struct.pack("!H", length - 14))
+    if t["kind"] == "vxlan" and length >= l4(t) + 8:
+        frame = with_bytes(frame, l4(t) + 4, struct.pack("!H", length - l4(t)))
+    return frame[:length] if over_ipv6(t) else with_ip_checksum(frame)[:length]
 
 
 def outer_changes(t):
@@ -351,13 +422,52 @@ def outer_changes(t):
     yield "remote", "tunnel_unknown", "from an address that is no remote", outer_frame(t, inner, {"src": "192.0.2.9"})
     yield "local", "tunnel_unknown", "to an address that is not the tunnel's", outer_frame(t, inner, {"dst": "192.0.2.9"})
     yield "reflected", "tunnel_unknown", "local and remote exchanged", outer_frame(t, inner, {"src": t["remote"], "dst": t["local"]})
+    yield from to_others(good)
     yield "tcp", "not_tunnel", "TCP", outer_frame(t, inner, {"proto": 6})
     yield "ipip", "not_tunnel", "IP in IP", outer_frame(t, inner, {"proto": 4})
     yield "underlay_ipv6", "not_tunnel", "an IPv6 EtherType", with_bytes(good, 12, b"\x86\xdd")
     yield "underlay_arp", "not_tunnel", "an ARP EtherType", with_bytes(good, 12, b"\x08\x06")
+
+
+def to_others(good):
     yield "other_host", "not_tunnel", "to another host's MAC", with_bytes(good, 0, bytes.fromhex("0200000001ff"))
     yield "broadcast", "not_tunnel", "to the broadcast MAC", with_bytes(good, 0, b"\xff" * 6)
     yield "group", "not_tunnel", "to a group MAC", with_bytes(good, 0, bytes.fromhex("01005e000001"))
+
+
+def outer_changes6(t):
+    """The same over IPv6."""
+    inner = udp_frame()
+    good = outer_frame(t, inner)
+    payload_length = len(good) - 54
+    with_header = lambda header: bytes(
+        Ether(src=t["source_mac"], dst=t["next_hop_mac"]) / outer_ip(t, inner) / header / tunnel_header(t) / Raw(inner)
+    )
+    fragment = {"id": 7, "nh": good[20]}
+    yield "fragment_first", "outer_fragment", "the first fragment", with_header(IPv6ExtHdrFragment(m=1, **fragment))
+    yield "fragment_later", "outer_fragment", "a later fragment", with_header(IPv6ExtHdrFragment(offset=185, **fragment))
+    yield "fragment_atomic", "outer_fragment", "a fragment that is whole", with_header(IPv6ExtHdrFragment(**fragment))
+    yield "fragment_other", "not_tunnel", "a fragment of TCP", with_header(IPv6ExtHdrFragment(id=7, nh=6))
+    for name, header in [
+        ("hop_by_hop", IPv6ExtHdrHopByHop(nh=good[20], options=[PadN(optdata=bytes(4))])),
+        ("encapsulation_limit", IPv6ExtHdrDestOpt(nh=good[20], options=[HBHOptUnknown(otype=4, optdata=b"\4"), PadN(optdata=bytes(1))])),
+        ("routing", IPv6ExtHdrRouting(nh=good[20], addresses=["2001:db8::9"], segleft=0)),
+    ]:
+        yield name, "outer_malformed", f"an extension header: {name}", with_header(header)
+    yield "ip_version", "outer_malformed", "IP version 5", outer_frame(t, inner, {"version": 5})
+    yield "payload_length_less", "outer_malformed", "a payload length one byte short of the frame", outer_frame(t, inner, {"plen": payload_length - 1})
+    yield "payload_length_more", "outer_malformed", "a payload length beyond the frame", outer_frame(t, inner, {"plen": payload_length + 1})
+    yield "payload_length_zero", "outer_malformed", "a payload length of zero, as of a jumbogram", outer_frame(t, inner, {"plen": 0})
+    yield "padded", "outer_malformed", "bytes after the IPv6 packet", good + bytes(6)
+    yield "last_byte_lost", "outer_malformed", "a frame that lost its last byte", good[:-1]
+    yield "remote", "tunnel_unknown", "from an address that is no remote", outer_frame(t, inner, {"src": "2001:db8::9"})
+    yield "remote_prefix", "tunnel_unknown", "from an address with another prefix", outer_frame(t, inner, {"src": "2001:db9::1"})
+    yield "local", "tunnel_unknown", "to an address that is not the tunnel's", outer_frame(t, inner, {"dst": "2001:db8::9"})
+    yield "reflected", "tunnel_unknown", "local and remote exchanged", outer_frame(t, inner, {"src": t["remote"], "dst": t["local"]})
+    yield "tcp", "not_tunnel", "TCP", outer_frame(t, inner, {"nh": 6})
+    yield "icmpv6", "not_tunnel", "ICMPv6", outer_frame(t, inner, {"nh": 58})
+    yield "ipip6", "not_tunnel", "IPv6 in IPv6", outer_frame(t, inner, {"nh": 41})
+    yield from to_others(good)
 
 
 def with_ihl(frame, words):
@@ -371,18 +481,19 @@ def with_ihl(frame, words):
 def vxlan_changes(t):
     inner = udp_frame()
     good = outer_frame(t, inner)
-    udp_length = len(good) - 34
+    udp_length = len(good) - l4(t)
+    vxlan = l4(t) + 8
     yield "other_port", "not_tunnel", "another UDP port", outer_frame(t, inner, udp={"dport": 4790})
     yield "from_port", "not_tunnel", "the port as source only", outer_frame(t, inner, udp={"sport": 4789, "dport": 54321})
     yield "udp_length_less", "outer_malformed", "a UDP length one byte short", outer_frame(t, inner, udp={"len": udp_length - 1})
     yield "udp_length_more", "outer_malformed", "a UDP length beyond the packet", outer_frame(t, inner, udp={"len": udp_length + 1})
     yield "vni_less_1", "tunnel_unknown", "a VNI that differs in its lowest bit", outer_frame(t, inner, vni=t["key"] ^ 1)
     yield "vni_high", "tunnel_unknown", "a VNI that differs in its highest bit", outer_frame(t, inner, vni=t["key"] ^ 0x800000)
-    yield "no_vni_flag", "tunnel_flags", "the I flag clear", with_bytes(good, 42, b"\x00")
+    yield "no_vni_flag", "tunnel_flags", "the I flag clear", with_bytes(good, vxlan, b"\x00")
     for bit in (0x80, 0x40, 0x20, 0x10, 0x04, 0x02, 0x01):
-        yield f"flag_{bit:#04x}", "tunnel_flags", f"flag {bit:#04x} set", with_bytes(good, 42, bytes([0x08 | bit]))
-    for offset in (43, 44, 45, 49):
-        yield f"reserved_byte_{offset - 42}", "tunnel_flags", "a reserved byte that is not zero", with_bytes(good, offset, b"\x01")
+        yield f"flag_{bit:#04x}", "tunnel_flags", f"flag {bit:#04x} set", with_bytes(good, vxlan, bytes([0x08 | bit]))
+    for offset in (1, 2, 3, 7):
+        yield f"reserved_byte_{offset}", "tunnel_flags", "a reserved byte that is not zero", with_bytes(good, vxlan + offset, b"\x01")
 
 
 def gre_changes(t):
@@ -402,7 +513,7 @@ def gre_changes(t):
     else:
         yield "gre_no_key", "tunnel_unknown", "no key where the tunnel has one", outer_frame(t, inner, key_present=0)
         yield "gre_other_key", "tunnel_unknown", "another key", outer_frame(t, inner, key=t["key"] ^ 0x80000000)
-        key_of_zero = with_bytes(good, 38, bytes(4))
+        key_of_zero = with_bytes(good, l4(t) + 4, bytes(4))
         yield "gre_key_0", "tunnel_unknown", "a key of 0", key_of_zero
 
 
@@ -410,15 +521,15 @@ def truncations(t):
     """Frames that end within a header, while the IP and UDP lengths agree with what is there."""
     good = outer_frame(t, udp_frame())
     inner = len(good) - len(udp_frame())
-    yield "ethernet_only", "not a byte of IPv4", good[:14]
-    yield "ip_header", "one byte short of the IPv4 header", good[:33]
-    yield "tunnel_nothing", "nothing after the IPv4 header", cut(good, 34, t)
+    yield "ethernet_only", "not a byte of IP", good[:14]
+    yield "ip_header", "one byte short of the IP header", good[: l4(t) - 1]
+    yield "tunnel_nothing", "nothing after the IP header", cut(good, l4(t), t)
     yield "tunnel_header", "one byte short of the tunnel header", cut(good, inner - 1, t)
     if t["kind"] == "vxlan":
-        yield "udp_header", "one byte short of the UDP header", cut(good, 41, t)
-        yield "vxlan_nothing", "nothing after the UDP header", cut(good, 42, t)
+        yield "udp_header", "one byte short of the UDP header", cut(good, l4(t) + 7, t)
+        yield "vxlan_nothing", "nothing after the UDP header", cut(good, l4(t) + 8, t)
     elif t["key"] is not None:
-        yield "gre_key", "nothing after the first word of GRE", cut(good, 38, t)
+        yield "gre_key", "nothing after the first word of GRE", cut(good, l4(t) + 4, t)
     yield "inner_nothing", "no inner frame", cut(good, inner, t)
     yield "inner_ethernet", "one byte short of the inner Ethernet header", cut(good, inner + 13, t)
     yield "inner_ip_nothing", "nothing after the inner Ethernet header", cut(good, inner + 14, t)
@@ -435,13 +546,14 @@ def relength(frame, t):
 
 
 def decap_vectors():
-    for t in [tunnel("vxlan", 42), tunnel("gre", None), tunnel("gre", 0x2A)]:
+    for t in KINDS:
         changes = vxlan_changes if t["kind"] == "vxlan" else gre_changes
-        for name, reason, description, frame in [*outer_changes(t), *changes(t)]:
+        of_ip = outer_changes6 if over_ipv6(t) else outer_changes
+        for name, reason, description, frame in [*of_ip(t), *changes(t)]:
             yield decap_vector(t, name, description, frame, reason=reason)
         for name, description, frame in truncations(t):
             # What ends within the outer headers up to UDP's cannot be told from other traffic.
-            reason = "not_tunnel" if len(frame) < 42 else "truncated"
+            reason = "not_tunnel" if len(frame) < l4(t) + 8 else "truncated"
             yield decap_vector(t, f"truncated_{name}", description, frame, reason=reason)
         for length, wording in [(20, "as long as IPv4's"), (39, "one byte short")]:
             frame = cut(outer_frame(t, tcp_frame6()), overhead(t) + 14 + length, t)
@@ -458,14 +570,14 @@ def decap_vectors():
         for inner_ecn in range(4):
             for outer_ecn in range(4):
                 for version, inner in [(4, udp_frame(tos=0xB8 | inner_ecn)), (6, tcp_frame6(tc=0xB8 | inner_ecn))]:
-                    frame = outer_frame(t, inner, {"tos": outer_ecn})
-                    kept = egress(inner_ecn, outer_ecn)["result"] == inner_ecn
+                    frame = outer_frame(t, inner, {"tc" if over_ipv6(t) else "tos": outer_ecn})
+                    result = egress(inner_ecn, outer_ecn)["result"]
                     yield decap_vector(
                         t,
                         f"ecn_ipv{version}_{inner_ecn}_in_{outer_ecn}",
                         f"{ECN_NAMES[inner_ecn]} in {ECN_NAMES[outer_ecn]}, IPv{version}",
                         frame,
-                        **({"inner": inner} if kept else {"reason": "ecn_mark"}),
+                        **({"reason": "ecn_mark"} if result is None else {"inner": with_ecn(inner, result)}),
                     )
         if t["kind"] == "vxlan":
             # RFC 7348, section 4.1: a receiver may do without verifying it.
@@ -473,12 +585,29 @@ def decap_vectors():
             for name, wording, checksum in checksums:
                 for version, inner in [(4, udp_frame()), (6, tcp_frame6())]:
                     frame = outer_frame(t, inner, udp={"chksum": checksum})
-                    assert frame[40:42] != bytes(2)
+                    assert frame[l4(t) + 6 : l4(t) + 8] != bytes(2)
                     description = f"{wording} UDP checksum over an IPv{version} packet"
                     yield decap_vector(t, f"udp_checksum{name}_ipv{version}", description, frame, inner=inner)
-        yield decap_vector(t, "ttl_1", "an outer TTL of 1 is still for us", outer_frame(t, udp_frame(), {"ttl": 1}), inner=udp_frame())
-        yield decap_vector(t, "dscp", "an outer DSCP stays outside", outer_frame(t, udp_frame(), {"tos": 0xB8}), inner=udp_frame())
-        yield decap_vector(t, "no_df", "Don't Fragment clear, with an id", outer_frame(t, udp_frame(), {"flags": 0, "id": 0xABCD}), inner=udp_frame())
+        ttl, dscp = ("hlim", "tc") if over_ipv6(t) else ("ttl", "tos")
+        yield decap_vector(t, "ttl_1", "an outer TTL of 1 is still for us", outer_frame(t, udp_frame(), {ttl: 1}), inner=udp_frame())
+        yield decap_vector(t, "dscp", "an outer DSCP stays outside", outer_frame(t, udp_frame(), {dscp: 0xB8}), inner=udp_frame())
+        if over_ipv6(t):
+            labelled = outer_frame(t, udp_frame(), {"fl": 0xFEDCB})
+            yield decap_vector(t, "flow_label", "a flow label", labelled, inner=udp_frame())
+        else:
+            fragmentable = outer_frame(t, udp_frame(), {"flags": 0, "id": 0xABCD})
+            yield decap_vector(t, "no_df", "Don't Fragment clear, with an id", fragmentable, inner=udp_frame())
+
+
+def with_ecn(frame, ecn):
+    """The frame with another ECN field in its IP header, and the checksum that Scapy computes for it."""
+    packet = Ether(frame)
+    if IP in packet:
+        packet[IP].tos = packet[IP].tos & 0xFC | ecn
+        del packet[IP].chksum
+    else:
+        packet[IPv6].tc = packet[IPv6].tc & 0xFC | ecn
+    return bytes(packet)
 
 
 def decap_vector(t, name, description, frame, inner=None, reason=None):

@@ -25,8 +25,8 @@ pub use guard::{
 };
 pub use port::{PortFlags, PortValue};
 pub use tunnel::{
-    OUTER_HEADER_MAX, TEMPLATE_LEN, TunnelFlags, TunnelIndexFlags, TunnelIndexKey,
-    TunnelIndexValue, TunnelKind, TunnelPath, TunnelValue,
+    IndexKey, OUTER_HEADER_MAX, TEMPLATE_LEN, TunnelFlags, TunnelIndexFlags, TunnelIndexKey,
+    TunnelIndexKey6, TunnelIndexValue, TunnelKind, TunnelPath, TunnelValue,
 };
 
 /// The version of everything in this module.
@@ -39,7 +39,7 @@ pub const NO_VLAN: u16 = u16::MAX;
 pub const FDB_CAPACITY: usize = 65_536;
 /// Capacity of the `ports` map.
 pub const PORT_CAPACITY: usize = 4_096;
-/// Capacity of `tunnels`, `tunnel_index` and `tunnel_counters`. Tunnel id 0 is never used.
+/// Capacity of `tunnels`, `tunnel_index`, `tunnel_index6` and `tunnel_counters`. Tunnel id 0 is never used.
 pub const TUNNEL_CAPACITY: usize = 4_096;
 
 /// Implements `aya::Pod` for map types.

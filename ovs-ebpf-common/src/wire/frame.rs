@@ -2,7 +2,7 @@
 
 use network_types::{
     eth::EthHdr,
-    ip::{Ipv4Hdr, Ipv6Hdr},
+    ip::{IpProto, Ipv4Hdr, Ipv6Hdr},
 };
 
 use crate::{Reason, wire::vlan};
@@ -42,6 +42,21 @@ pub struct Frame {
     pub transport: u8,
     /// Where that begins, counted from the Ethernet header, in bytes.
     pub transport_offset: u8,
+}
+
+impl Frame {
+    /// Whether the IPv6 header is followed by hop-by-hop options, routing, authentication or destination
+    /// options: where a tunnel encapsulation limit may stand, or stand behind (RFC 2473 §4.1.1).
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_ipv6_options(&self) -> bool {
+        const HOP_BY_HOP: u8 = IpProto::HopOpt as u8;
+        const ROUTING: u8 = IpProto::Ipv6Route as u8;
+        const AUTHENTICATION: u8 = IpProto::Ah as u8;
+        const DESTINATION_OPTIONS: u8 = IpProto::Ipv6Opts as u8;
+        matches!(self.network, Network::Ipv6)
+            && matches!(self.transport, HOP_BY_HOP | ROUTING | AUTHENTICATION | DESTINATION_OPTIONS)
+    }
 }
 
 /// Reads the head of a frame whose VLAN tag, if it had one, is taken out; `frame_len` bytes long with

@@ -50,6 +50,16 @@ pub const fn checksum_holds(header: &[u8; Ipv4Hdr::LEN]) -> bool {
     checksum(sum as u32) == 0
 }
 
+/// The checksum of a header whose TOS byte changes, from what it was before, both in host byte order.
+///
+/// RFC 1624 with the kernel's choice between the two zeros of ones' complement (`IP_ECN_set_ce`).
+#[must_use]
+pub const fn checksum_with_tos(checksum: u16, from: u8, to: u8) -> u16 {
+    let sum = checksum as u32 + from as u32 + !(to as u16) as u32;
+    let sum = (sum & 0xffff) + (sum >> 16);
+    (sum + (sum >> 16)) as u16
+}
+
 /// Whether the flags and fragment offset field is that of a fragment.
 #[inline(always)]
 #[must_use]

@@ -1,4 +1,4 @@
-//! The headers on the wire: VXLAN and GRE over IPv4, what is accepted of them and how they are
+//! The headers on the wire: VXLAN and GRE over IPv4 and IPv6, what is accepted of them and how they are
 //! written.
 //!
 //! Header layouts come from `network_types`; here is what it lacks. Everything is pure and works on
@@ -9,6 +9,7 @@ pub mod frame;
 pub mod gre;
 pub mod guard;
 pub mod ipv4;
+pub mod ipv6;
 pub mod outer;
 pub mod vlan;
 pub mod vxlan;

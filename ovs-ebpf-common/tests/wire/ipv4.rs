@@ -1,7 +1,7 @@
 //! `wire::ipv4` against Scapy's headers and RFC 1071 as it is written.
 
 use ovs_ebpf_common::wire::ipv4;
-use ovs_ebpf_tests::vectors;
+use ovs_ebpf_tests::vectors::{self, Expected};
 use proptest::prelude::*;
 
 use crate::headers::IP;
@@ -33,7 +33,7 @@ fn without_checksum(mut header: [u8; 20]) -> [u8; 20] {
 #[test]
 fn the_checksum_is_scapy_s() {
     let mut checksums = Vec::new();
-    for vector in vectors::encap() {
+    for vector in vectors::encap().iter().filter(|vector| vector.tunnel.remote.is_ipv4()) {
         let header: [u8; 20] = vector.outer[IP].try_into().expect("20 bytes");
         assert!(ipv4::checksum_holds(&header), "{}", vector.name);
         let checksum = ipv4::checksum(ipv4::sum(&without_checksum(header)));
@@ -92,5 +92,37 @@ proptest! {
         let mut near = right;
         near[CHECKSUM].copy_from_slice(&noise.to_be_bytes());
         prop_assert_eq!(ipv4::checksum_holds(&near), reference(&near) == 0);
+    }
+}
+
+#[test]
+fn a_changed_tos_keeps_a_header_s_checksum_right() {
+    let marked = vectors::decap().into_iter().filter_map(|vector| match vector.expected {
+        Expected::Inner(inner) if vector.name.contains("_ecn_ipv4_") => {
+            let before = vector.outer[vector.outer.len() - inner.len()..].to_vec();
+            Some((vector.name, before, inner))
+        }
+        _ => None,
+    });
+    let mut changed = 0;
+    for (name, before, after) in marked {
+        let checksum = |frame: &[u8]| u16::from_be_bytes([frame[24], frame[25]]);
+        let found = ipv4::checksum_with_tos(checksum(&before), before[15], after[15]);
+        assert_eq!(found, checksum(&after), "{name}");
+        changed += usize::from(before != after);
+    }
+    // ECT(0) and ECT(1) in CE, and ECT(0) in ECT(1), for each kind of tunnel.
+    assert_eq!(changed, 3 * 6);
+}
+
+#[test]
+fn a_wrong_checksum_stays_as_wrong_as_it_was() {
+    for checksum in 0..=u16::MAX {
+        for (from, to) in [(1, 3), (2, 3), (2, 1), (0xfe, 0xff)] {
+            let found = u32::from(ipv4::checksum_with_tos(checksum, from, to));
+            // Modulo 65,535, where the two zeros are one.
+            let expected = u32::from(checksum) + u32::from(from) + 0xffff - u32::from(to);
+            assert_eq!(found % 0xffff, expected % 0xffff);
+        }
     }
 }

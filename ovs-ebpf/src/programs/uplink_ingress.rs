@@ -18,7 +18,6 @@ use crate::{
     events::Origin,
     fdb, flows,
     lease::{self, Now},
-    maps::TUNNEL_INDEX,
     packet::{self, Packet},
 };
 
@@ -35,8 +34,7 @@ fn forward(packet: &Packet) -> Verdict {
     let control = lease::control()?;
     let kind = decap::classify(packet, control)?;
     let now = lease::check(control)?;
-    let outer = decap::accept(packet, kind)?;
-    let tunnel = TUNNEL_INDEX.get_ptr_mut(outer.key).ok_or(Reason::TunnelUnknown)?;
+    let (tunnel, outer_tos) = decap::tunnel(packet, kind)?;
     // SAFETY: a map value, valid until the program ends.
     if unsafe { (*tunnel).uplink } != packet.ifindex() {
         return Err(Reason::WrongUplink);
@@ -45,7 +43,7 @@ fn forward(packet: &Packet) -> Verdict {
     let mut head = packet.bytes(kind.header_len()).ok_or(Reason::Truncated)?;
     let tag = decap::untag(packet, kind, &mut head)?;
     origin.enter(tag)?;
-    switch(packet, kind, outer.tos, &head, &origin, control, &now)
+    switch(packet, kind, outer_tos, &head, &origin, control, &now)
         .inspect_err(|&reason| origin.observe(&head, reason, &now))
 }
 
@@ -72,15 +70,12 @@ fn switch(
     if destination.may_segment_in_hardware() && packet.gso_size() != 0 {
         return Err(Reason::HardwareGso);
     }
-    if !ecn::keeps_inner(outer_tos, frame.tos) {
-        return Err(Reason::EcnMark);
-    }
+    let tos = ecn::decapsulate(outer_tos, frame.tos).ok_or(Reason::EcnMark)?;
     fdb::fits(packet, frame_len - EthHdr::LEN as u32, &destination)?;
 
-    let header_len = kind.header_len() as u32 + tag_len;
-    let to = destination.tag_of(origin);
-    let inner = Inner { network: frame.network, ethernet: &ethernet, tag: to };
-    let action = decap::deliver(packet, kind, header_len, &inner, &destination)?;
+    let tag = destination.tag_of(origin);
+    let inner = Inner { frame: &frame, tos, ethernet: &ethernet, tag_len, tag };
+    let action = decap::deliver(packet, kind, &inner, &destination)?;
     if let Some(counters) = counters::of_tunnel(origin.from) {
         counters.rx_packets += 1;
         counters.rx_bytes += u64::from(inner_len);

@@ -114,6 +114,8 @@ pub struct PortStatus {
     pub name: String,
     /// Its ifindex.
     pub ifindex: u32,
+    /// The container behind it, if one is known.
+    pub container: Option<String>,
     /// What the device is: `veth`, `ethernet` or the kernel's own word.
     pub device: String,
     /// Whether it takes the fast path.
@@ -178,6 +180,8 @@ pub struct FdbEntry {
     pub kind: String,
     /// The port's name.
     pub port: String,
+    /// The container behind the port, if one is known.
+    pub container: Option<String>,
     /// The remote, if it is behind a tunnel.
     pub remote: Option<IpAddr>,
     /// Whether it takes the fast path.

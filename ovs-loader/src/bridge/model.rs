@@ -231,6 +231,26 @@ impl Encap {
     }
 }
 
+/// Where an outer TTL or hop limit comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ttl {
+    /// The inner packet.
+    Inherit,
+    /// The tunnel's options. Never 0.
+    Fixed(u8),
+    /// The route to the remote, over IPv6 (`ip6_dst_hoplimit`).
+    Route,
+}
+
+/// Where an outer IPv6 flow label comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlowLabel {
+    /// The tunnel's options: 20 bits.
+    Fixed(u32),
+    /// The inner flow's hash (`ip6_make_flowlabel`).
+    Flow,
+}
+
 /// A tunnel device's options, and for VXLAN its FDB.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tunnel {
@@ -251,10 +271,12 @@ pub struct Tunnel {
     pub source_ports: (u16, u16),
     /// Outer TOS: `None` inherits the inner one. The ECN bits always follow RFC 6040.
     pub tos: Option<u8>,
-    /// Outer TTL: `None` inherits the inner one. Never 0.
-    pub ttl: Option<u8>,
-    /// The Don't Fragment bit of the outer header.
+    /// Outer TTL or hop limit.
+    pub ttl: Ttl,
+    /// The Don't Fragment bit of the outer header; not over IPv6.
     pub df: bool,
+    /// The flow label over IPv6.
+    pub flow_label: FlowLabel,
     /// The device the tunnel is bound to (`dev`), if any.
     pub link: Option<IfIndex>,
     /// The device that the tunnel's packets pass where it is not the port's own: Open vSwitch has one

@@ -297,14 +297,14 @@ impl OvsBridges {
     }
 
     fn join(&mut self) {
-        let source_ports = Defaults::read().source_ports;
+        let defaults = Defaults::read();
         let mut bridges = Bridges::new();
         for instance in &mut self.instances {
             let known = Known {
                 tables: &instance.tables,
                 members: self.devices.members(),
                 answers: &instance.answers,
-                source_ports,
+                defaults,
             };
             let joined = join::bridges(&known, &mut instance.numbers);
             instance.by_ifindex =

@@ -21,9 +21,9 @@ mod spec;
 mod veth;
 mod vlan;
 
-pub use look::{Interface, look, owners};
+pub use look::{Interface, look, owners, raise_mtu, tunnels};
 pub use spec::{BridgeSpec, TunnelSpec};
-pub use veth::{Owner, VethSpec, add_veth, del_interface, interfaces, owner};
+pub use veth::{Owner, VethSpec, add_veth, del_interface, exists, interfaces, owner};
 pub use vlan::{add_access_port, set_access_vlan};
 
 /// Something that was changed.
@@ -130,7 +130,7 @@ pub async fn is_bridge(name: &str) -> Result<bool, Error> {
 
 /// Brings an interface up.
 pub async fn bring_up(interface: &str) -> Result<(), Error> {
-    let mut change = Change::begin().await?;
+    let mut change = Change::about(&[interface]).await?;
     let index = change.interface(interface)?;
     change.bring_up(index, interface).await
 }

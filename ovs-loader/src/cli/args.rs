@@ -146,6 +146,11 @@ pub(super) enum Command {
     },
     /// Attach containers to bridges, with ovs-docker's commands
     Docker(docker::Docker),
+    /// Show Docker's networks that the daemon serves
+    Network {
+        #[command(subcommand)]
+        command: NetworkCommand,
+    },
     /// Detach everything and remove the pins; traffic goes on over the bridge
     Down,
 }
@@ -243,6 +248,18 @@ pub(super) enum FdbCommand {
     Show {
         /// The bridge
         bridge: Option<String>,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum NetworkCommand {
+    /// List networks with their bridges, tunnels and containers
+    #[command(after_help = "Make them with Docker: docker network create -d ovs-ebpf \
+        --subnet 10.5.0.0/24 -o remotes=192.0.2.2,192.0.2.3 web")]
+    List {
         /// Print one JSON object
         #[arg(long)]
         json: bool,

@@ -10,6 +10,8 @@ use crate::api::report::{
     BridgeStatus, FdbReport, Stats, Status, Traffic, TunnelReport, Why, XdpStatus,
 };
 use crate::docker::Listing;
+use crate::plugin::Tunnel;
+use crate::plugin::list::{Listed, Listing as NetworkListing};
 
 pub(super) fn status(status: &Status) -> String {
     let mut text = String::new();
@@ -44,10 +46,11 @@ fn bridge_status(text: &mut String, bridge: &BridgeStatus) {
     let _ = writeln!(text, "{} ({}): accelerated: {state}", bridge.name, bridge.kind);
     let _ = writeln!(text, "  FDB: {} of {} entries accelerated", fdb.accelerated, fdb.entries);
     if !bridge.ports.is_empty() {
-        let mut ports = table(&["port", "device", "accelerated"]);
+        let mut ports = table(&["port", "container", "device", "accelerated"]);
         for port in &bridge.ports {
             ports.add_row([
                 port.name.clone(),
+                or_dash(port.container.as_ref()),
                 port.device.clone(),
                 accelerated(port.accelerated, &port.why),
             ]);
@@ -74,7 +77,8 @@ fn bridge_status(text: &mut String, bridge: &BridgeStatus) {
 }
 
 pub(super) fn fdb(report: &FdbReport) -> String {
-    let mut rows = table(&["bridge", "mac", "vlan", "kind", "port", "remote", "accelerated"]);
+    let mut rows =
+        table(&["bridge", "mac", "vlan", "kind", "port", "container", "remote", "accelerated"]);
     for entry in &report.entries {
         rows.add_row([
             entry.bridge.clone(),
@@ -82,6 +86,7 @@ pub(super) fn fdb(report: &FdbReport) -> String {
             if entry.vlan == 0 { "-".to_owned() } else { entry.vlan.to_string() },
             entry.kind.clone(),
             entry.port.clone(),
+            or_dash(entry.container.as_ref()),
             or_dash(entry.remote),
             accelerated(entry.accelerated, &entry.why),
         ]);
@@ -140,6 +145,43 @@ pub(super) fn attachments(listing: &Listing) -> String {
         ]);
     }
     lines(&rows)
+}
+
+pub(super) fn networks(listing: &NetworkListing) -> String {
+    let mut rows = table(&[
+        "network",
+        "bridge",
+        "tunnel",
+        "key",
+        "remotes",
+        "vlan",
+        "mtu",
+        "subnets",
+        "containers",
+    ]);
+    for one in &listing.networks {
+        let tunnel = one.tunnel.as_ref();
+        let list = |all: &[String]| or_dash((!all.is_empty()).then(|| all.join(" ")));
+        rows.add_row([
+            one.name.clone().unwrap_or_else(|| one.id.short().to_owned()),
+            one.bridge.clone(),
+            or_dash(tunnel.map(|tunnel| tunnel.encap.name())),
+            match tunnel {
+                Some(Tunnel { key: None, .. }) => "waits for Docker".to_owned(),
+                tunnel => or_dash(tunnel.and_then(|tunnel| tunnel.key)),
+            },
+            list(&tunnel.map_or_else(Vec::new, |tunnel| texts(&tunnel.remotes))),
+            or_dash(one.vlan),
+            one.mtu.to_string(),
+            list(&one.subnets),
+            list(&one.endpoints.iter().map(Listed::shown).collect::<Vec<_>>()),
+        ]);
+    }
+    lines(&rows)
+}
+
+fn texts<T: ToString>(all: &[T]) -> Vec<String> {
+    all.iter().map(ToString::to_string).collect()
 }
 
 pub(super) fn stats(stats: &Stats) -> String {

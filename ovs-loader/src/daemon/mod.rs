@@ -3,6 +3,7 @@
 mod filter;
 mod follower;
 mod report;
+mod sizes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -119,7 +120,7 @@ pub async fn run(options: RunOptions) -> Result<()> {
             _ = interrupt.recv() => break End::Down,
             _ = resync.tick() => follower.resync().await,
             Some(request) = requests.recv() => {
-                match answer(&mut follower, request).await {
+                match answer(&mut follower, request, &options.state).await {
                     Some(end) => break end,
                     None => Ok(()),
                 }
@@ -195,23 +196,23 @@ async fn take_over(options: &RunOptions) -> Result<Lock> {
 }
 
 /// Answers one request. A caller that has gone away is nobody's problem.
-async fn answer(follower: &mut Follower, request: Request) -> Option<End> {
+async fn answer(follower: &mut Follower, request: Request, state: &Path) -> Option<End> {
     match request {
         Request::Status(reply) => {
-            let _ = reply.send(Ok(status(follower)));
+            let _ = reply.send(Ok(status(follower, state)));
         }
         Request::Stats(reply) => {
             let _ = reply.send(report::stats(follower.datapath.tables()).map_err(failed));
         }
         Request::Fdb { bridge, reply } => {
-            let report =
-                known(follower, bridge.as_deref()).map(|()| view(follower).fdb(bridge.as_deref()));
+            let report = known(follower, bridge.as_deref())
+                .map(|()| view(follower, state).fdb(bridge.as_deref()));
             let _ = reply.send(report);
         }
         Request::Tunnels { bridge, reply } => {
             let report = known(follower, bridge.as_deref()).and_then(|()| {
                 let tables = Some(follower.datapath.tables());
-                view(follower).tunnels(bridge.as_deref(), tables).map_err(failed)
+                view(follower, state).tunnels(bridge.as_deref(), tables).map_err(failed)
             });
             let _ = reply.send(report);
         }
@@ -252,15 +253,25 @@ fn known(follower: &Follower, name: Option<&str>) -> Result<(), Refusal> {
     }
 }
 
-fn view(follower: &Follower) -> report::View<'_> {
+fn view<'a>(follower: &'a Follower, state: &Path) -> report::View<'a> {
     report::View {
+        containers: containers(state),
         bridges: follower.host.bridges.bridges(),
         plan: &follower.plan,
         applied: Some(&follower.applied),
     }
 }
 
-fn status(follower: &Follower) -> Status {
+/// The containers' names by their ports, as far as they are written down: both those that are
+/// attached and those of Docker's networks. Without them a report lacks names and nothing else.
+fn containers(state: &Path) -> BTreeMap<String, String> {
+    let attached = docker::record::Store::new(state).load().unwrap_or_default();
+    let mut all = plugin::Store::new(state).containers().unwrap_or_default();
+    all.extend(attached.into_iter().map(|one| (one.port, one.container.name)));
+    all
+}
+
+fn status(follower: &Follower, state: &Path) -> Status {
     let Host { bridges, underlay, rules, .. } = &follower.host;
     let warnings = report::warnings(
         bridges.bridges(),
@@ -268,7 +279,7 @@ fn status(follower: &Follower) -> Status {
         rules.facts(),
         underlay.unprovable_rules(),
     );
-    view(follower).status(follower.settings.lease_seconds, warnings, &follower.filter)
+    view(follower, state).status(follower.settings.lease_seconds, warnings, &follower.filter)
 }
 
 /// What a daemon with this configuration would accelerate and what not. Changes nothing.
@@ -286,7 +297,7 @@ pub async fn check(config: &Config, ovs_rundirs: &[PathBuf], hook: Hook) -> Resu
         report::warnings(bridges, &plan, host.rules.facts(), host.underlay.unprovable_rules());
     let mut filter = Filter::for_report(settings.xdp);
     filter.plan(bridges, &plan, host.guards(&plan));
-    let view = report::View { bridges, plan: &plan, applied: None };
+    let view = report::View { bridges, plan: &plan, applied: None, containers: BTreeMap::new() };
     Ok(view.status(settings.lease_seconds, warnings, &filter))
 }
 

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use anyhow::{Context as _, Result};
 use ovs_ebpf_common::abi::{self, Program};
 
+use super::sizes;
 use crate::api::report::{
     BridgeStatus, Fast, FdbCount, FdbEntry, FdbReport, FlowStatus, PortStatus, Source, Stats,
     Status, Traffic, Tunnel, TunnelReport, TunnelStatus, UplinkStatus, Why, XdpStatus,
@@ -23,6 +24,8 @@ pub(super) struct View<'a> {
     pub(super) plan: &'a Plan,
     /// What is in the maps; `None` without a daemon.
     pub(super) applied: Option<&'a Applied>,
+    /// The containers' names by their ports.
+    pub(super) containers: BTreeMap<String, String>,
 }
 
 impl View<'_> {
@@ -101,6 +104,7 @@ impl View<'_> {
                 PortStatus {
                     name: port.name.clone(),
                     ifindex: port.ifindex,
+                    container: self.containers.get(&port.name).cloned(),
                     device: match &port.device {
                         Device::Veth(_) => "veth".to_owned(),
                         Device::Other(kind) => kind.clone(),
@@ -151,6 +155,7 @@ impl View<'_> {
                 FdbKind::Locked => "locked",
             }
             .to_owned(),
+            container: port.and_then(|port| self.containers.get(&port.name)).cloned(),
             port: port.map_or_else(|| bridge.name.clone(), |port| port.name.clone()),
             remote,
             accelerated: why.is_empty(),
@@ -300,6 +305,7 @@ pub(super) fn warnings<'a>(
     for (encap, port) in tunnels.collect::<std::collections::BTreeSet<_>>() {
         warnings.extend(rules.firewall_rules_naming(encap, port));
     }
+    warnings.extend(sizes::warnings(bridges, plan));
     warnings
 }
 

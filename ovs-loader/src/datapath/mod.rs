@@ -39,12 +39,13 @@ use tcx::Links;
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ovs-ebpf.o"));
 
 /// The maps of the object, each pinned under its name.
-const MAPS: [&str; 11] = [
+const MAPS: [&str; 12] = [
     "control",
     "ports",
     "fdb",
     "tunnels",
     "tunnel_index",
+    "tunnel_index6",
     "counters",
     "tunnel_counters",
     "events",

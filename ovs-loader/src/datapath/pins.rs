@@ -11,8 +11,8 @@ use nix::fcntl::{Flock, FlockArg};
 use ovs_ebpf_common::abi::{
     Control, EVENTS_SIZE, FLOW_CAPACITY, FdbKey, FdbValue, Flow, GUARD_CAPACITY, GuardKey,
     GuardValue, PORT_CAPACITY, PortValue, Program, ProgramCounters, SOURCE_CAPACITY,
-    SourceCounters, SourceKey, TUNNEL_CAPACITY, TunnelCounters, TunnelIndexKey, TunnelIndexValue,
-    TunnelValue, UPLINK_CAPACITY, UplinkValue,
+    SourceCounters, SourceKey, TUNNEL_CAPACITY, TunnelCounters, TunnelIndexKey, TunnelIndexKey6,
+    TunnelIndexValue, TunnelValue, UPLINK_CAPACITY, UplinkValue,
 };
 
 use super::version_directory;
@@ -148,6 +148,13 @@ fn incompatible(directory: &Path, fdb_capacity: u32) -> Option<&'static str> {
             "tunnel_index",
             MapType::Hash,
             size_of::<TunnelIndexKey>(),
+            size_of::<TunnelIndexValue>(),
+            TUNNEL_CAPACITY,
+        ),
+        (
+            "tunnel_index6",
+            MapType::Hash,
+            size_of::<TunnelIndexKey6>(),
             size_of::<TunnelIndexValue>(),
             TUNNEL_CAPACITY,
         ),

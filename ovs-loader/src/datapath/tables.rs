@@ -9,9 +9,9 @@ use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray};
 use nix::time::{ClockId, clock_gettime};
 use ovs_ebpf_common::abi::{
-    Control, FdbKey, FdbValue, GuardKey, GuardValue, PortValue, Program, ProgramCounters,
+    Control, FdbKey, FdbValue, GuardKey, GuardValue, IndexKey, PortValue, Program, ProgramCounters,
     SOURCE_CAPACITY, SourceCounters, SourceKey, TunnelCounters, TunnelFlags, TunnelIndexKey,
-    TunnelIndexValue, TunnelValue, UplinkValue, VXLAN_PORTS,
+    TunnelIndexKey6, TunnelIndexValue, TunnelValue, UplinkValue, VXLAN_PORTS,
 };
 use ovs_ebpf_common::{PACKET_REASONS, Reason};
 
@@ -64,6 +64,7 @@ pub struct Tables {
     fdb: HashMap<MapData, FdbKey, FdbValue>,
     tunnels: Array<MapData, TunnelValue>,
     tunnel_index: HashMap<MapData, TunnelIndexKey, TunnelIndexValue>,
+    tunnel_index6: HashMap<MapData, TunnelIndexKey6, TunnelIndexValue>,
     counters: PerCpuArray<MapData, ProgramCounters>,
     tunnel_counters: PerCpuArray<MapData, TunnelCounters>,
     guards: HashMap<MapData, GuardKey, GuardValue>,
@@ -79,6 +80,7 @@ impl Tables {
             fdb: take(ebpf, "fdb")?,
             tunnels: take(ebpf, "tunnels")?,
             tunnel_index: take(ebpf, "tunnel_index")?,
+            tunnel_index6: take(ebpf, "tunnel_index6")?,
             counters: take(ebpf, "counters")?,
             tunnel_counters: take(ebpf, "tunnel_counters")?,
             guards: take(ebpf, "guards")?,
@@ -181,8 +183,18 @@ impl Tables {
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn tunnel_index(&self) -> Result<Vec<(TunnelIndexKey, TunnelIndexValue)>, Error> {
-        self.tunnel_index.iter().collect::<Result<_, _>>().map_err(error("read", "tunnel_index"))
+    pub fn tunnel_index(&self) -> Result<Vec<(IndexKey, TunnelIndexValue)>, Error> {
+        let over_ipv4 = self.tunnel_index.iter().map(|entry| {
+            entry
+                .map(|(key, value)| (IndexKey::Ipv4(key), value))
+                .map_err(error("read", "tunnel_index"))
+        });
+        let over_ipv6 = self.tunnel_index6.iter().map(|entry| {
+            entry
+                .map(|(key, value)| (IndexKey::Ipv6(key), value))
+                .map_err(error("read", "tunnel_index6"))
+        });
+        over_ipv4.chain(over_ipv6).collect()
     }
 
     /// Adds or replaces what received packets of a tunnel belong to.
@@ -191,18 +203,30 @@ impl Tables {
     /// See [`Error`].
     pub fn set_tunnel_index(
         &mut self,
-        key: &TunnelIndexKey,
+        key: &IndexKey,
         value: &TunnelIndexValue,
     ) -> Result<(), Error> {
-        self.tunnel_index.insert(key, value, 0).map_err(error("write", "tunnel_index"))
+        match key {
+            IndexKey::Ipv4(key) => {
+                self.tunnel_index.insert(key, value, 0).map_err(error("write", "tunnel_index"))
+            }
+            IndexKey::Ipv6(key) => {
+                self.tunnel_index6.insert(key, value, 0).map_err(error("write", "tunnel_index6"))
+            }
+        }
     }
 
     /// Removes a tunnel from the index, if it is there.
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn remove_tunnel_index(&mut self, key: &TunnelIndexKey) -> Result<(), Error> {
-        absent_is_fine(self.tunnel_index.remove(key)).map_err(error("write", "tunnel_index"))
+    pub fn remove_tunnel_index(&mut self, key: &IndexKey) -> Result<(), Error> {
+        match key {
+            IndexKey::Ipv4(key) => absent_is_fine(self.tunnel_index.remove(key))
+                .map_err(error("write", "tunnel_index")),
+            IndexKey::Ipv6(key) => absent_is_fine(self.tunnel_index6.remove(key))
+                .map_err(error("write", "tunnel_index6")),
+        }
     }
 
     /// A tunnel's value.

@@ -90,6 +90,25 @@ impl Switch {
         Ok(bridges.first().map(|row| row.text("name").to_owned()))
     }
 
+    /// A bridge's tunnels: their type and `remote_ip`, as they stand in the database.
+    pub(crate) async fn tunnels(&mut self, bridge: &str) -> Result<Vec<(String, String)>, Error> {
+        let named = [Condition::equal("name", bridge)];
+        let all = Transaction::new()
+            .select("Bridge", &named, &["ports"])
+            .select("Port", &[], &["_uuid", "interfaces"])
+            .select("Interface", &[], &["_uuid", "type", "options"]);
+        let outcomes = self.client.transact(all).await?;
+        let [bridges, ports, interfaces] = &outcomes[..] else { return Ok(Vec::new()) };
+        let (ports, interfaces) = (by_id(ports), by_id(interfaces));
+        let of_bridge = bridges.rows.iter().flat_map(|row| row.uuids("ports"));
+        let rows = of_bridge
+            .filter_map(|uuid| ports.get(uuid))
+            .flat_map(|port| port.uuids("interfaces"))
+            .filter_map(|uuid| interfaces.get(uuid));
+        let remote = |row: &Row| row.value("options", "remote_ip").map(str::to_owned);
+        Ok(rows.filter_map(|row| Some((row.text("type").to_owned(), remote(row)?))).collect())
+    }
+
     /// Every port of a container.
     pub(super) async fn ports(&mut self) -> Result<Vec<Port>, Error> {
         let all = Transaction::new()
@@ -98,10 +117,6 @@ impl Switch {
             .select("Interface", &[], &["_uuid", "name", "external_ids"]);
         let outcomes = self.client.transact(all).await?;
         let [bridges, ports, interfaces] = &outcomes[..] else { return Ok(Vec::new()) };
-        let identity = |row: &Row| row.uuids("_uuid").next().cloned();
-        let by_id = |outcome: &Outcome| -> HashMap<Uuid, Row> {
-            outcome.rows.iter().filter_map(|row| Some((identity(row)?, row.clone()))).collect()
-        };
         let (ports, interfaces) = (by_id(ports), by_id(interfaces));
         let mut found = Vec::new();
         for bridge in &bridges.rows {
@@ -291,6 +306,12 @@ impl Switch {
         let select = Transaction::new().select(table, rows, columns);
         Ok(self.client.transact(select).await?.pop().unwrap_or_default().rows)
     }
+}
+
+/// The rows of a `select` by their `_uuid`.
+fn by_id(outcome: &Outcome) -> HashMap<Uuid, Row> {
+    let identity = |row: &Row| row.uuids("_uuid").next().cloned();
+    outcome.rows.iter().filter_map(|row| Some((identity(row)?, row.clone()))).collect()
 }
 
 /// A row that the same transaction inserts.

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use ovs_ebpf_common::abi::{
-    FdbFlags, FdbKey, FdbValue, PortValue, TunnelFlags, TunnelIndexKey, TunnelIndexValue,
-    TunnelPath, TunnelValue, VXLAN_PORTS,
+    FdbFlags, FdbKey, FdbValue, IndexKey, PortValue, TunnelFlags, TunnelIndexValue, TunnelPath,
+    TunnelValue, VXLAN_PORTS,
 };
 
 use super::entry;
@@ -18,7 +18,7 @@ use crate::bridge::model::{self, AllBridges, IfIndex};
 pub struct Applied {
     ports: BTreeMap<IfIndex, PortValue>,
     tunnels: BTreeMap<u32, TunnelValue>,
-    index: BTreeMap<TunnelIndexKey, TunnelIndexValue>,
+    index: BTreeMap<IndexKey, TunnelIndexValue>,
     fdb: HashMap<FdbKey, FdbValue>,
     vxlan_ports: [[u8; 2]; VXLAN_PORTS],
     refused: BTreeSet<FdbKey>,
@@ -57,7 +57,7 @@ impl Applied {
     }
 
     /// The ids of the tunnels in the maps.
-    pub fn tunnel_ids(&self) -> impl Iterator<Item = (TunnelIndexKey, u32)> {
+    pub fn tunnel_ids(&self) -> impl Iterator<Item = (IndexKey, u32)> {
         self.index.iter().map(|(key, value)| (*key, value.tunnel))
     }
 
@@ -138,7 +138,7 @@ impl Applied {
             maps.remove_port(ifindex)?;
             self.ports.remove(&ifindex);
         }
-        let stays = |key: &TunnelIndexKey, value: &TunnelIndexValue| {
+        let stays = |key: &IndexKey, value: &TunnelIndexValue| {
             index.get(key).is_some_and(|wanted| wanted.tunnel == value.tunnel)
         };
         for key in rejects(&self.index, stays) {

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use ovs_ebpf_common::abi::TunnelIndexKey;
+use ovs_ebpf_common::abi::IndexKey;
 
 use super::gate::Facts;
 use super::plan::Plan;
@@ -26,7 +26,7 @@ struct Claim {
     /// Bridge and port.
     owner: (IfIndex, IfIndex),
     /// What the fast path takes its packets by; none where the way is not accelerated.
-    entry: Option<TunnelIndexKey>,
+    entry: Option<IndexKey>,
 }
 
 impl Claim {
@@ -62,7 +62,7 @@ pub(super) fn find(facts: &Facts<'_>, plan: &Plan) -> BTreeSet<Way> {
         let wild: Vec<_> = wild.filter(|claim| claim.kind == BridgeKind::Linux).collect();
         for claim in own {
             let Some(entry) = &claim.entry else { continue };
-            let local = IpAddr::from(entry.local);
+            let local = entry.local();
             let wild = wild.iter().copied().filter(|_| claim.kind == BridgeKind::Ovs);
             let loses = own.iter().chain(wild).any(|other| claim.may_lose_to(other, local));
             if loses {

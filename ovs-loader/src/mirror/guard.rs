@@ -53,8 +53,7 @@ impl Guards {
                 let ways = port_plan.and_then(|plan| plan.tunnels.as_ref()).into_iter().flatten();
                 let entries = ways.filter_map(|(_, way)| way.entry.as_ref());
                 guards.keys.extend(
-                    entries
-                        .map(|entry| key(tunnel, entry.key.local.into(), GuardKind::Endpoint, 0)),
+                    entries.map(|entry| key(tunnel, entry.key.local(), GuardKind::Endpoint, 0)),
                 );
             }
         }

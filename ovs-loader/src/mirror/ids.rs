@@ -2,26 +2,26 @@
 
 use std::collections::BTreeMap;
 
-use ovs_ebpf_common::abi::{TUNNEL_CAPACITY, TunnelIndexKey};
+use ovs_ebpf_common::abi::{IndexKey, TUNNEL_CAPACITY};
 
 /// Ids by what identifies a tunnel. Stable as long as the tunnel is wanted, across restarts too, and
 /// not given away again soon: a packet on its way may still hold a freed one.
 #[derive(Clone, Debug, Default)]
 pub struct TunnelIds {
-    ids: BTreeMap<TunnelIndexKey, u32>,
+    ids: BTreeMap<IndexKey, u32>,
     last: u32,
 }
 
 impl TunnelIds {
     /// Starts from the ids an earlier daemon gave.
-    pub fn adopt(ids: impl IntoIterator<Item = (TunnelIndexKey, u32)>) -> Self {
+    pub fn adopt(ids: impl IntoIterator<Item = (IndexKey, u32)>) -> Self {
         let ids: BTreeMap<_, _> = ids.into_iter().collect();
         let last = ids.values().copied().max().unwrap_or(0);
         Self { ids, last }
     }
 
     /// The tunnel's id, a new one if it has none. `None` when all are taken.
-    pub fn id(&mut self, key: &TunnelIndexKey) -> Option<u32> {
+    pub fn id(&mut self, key: &IndexKey) -> Option<u32> {
         if let Some(&id) = self.ids.get(key) {
             return Some(id);
         }
@@ -37,17 +37,19 @@ impl TunnelIds {
     }
 
     /// Frees the ids of all tunnels but these.
-    pub fn retain(&mut self, wanted: impl Fn(&TunnelIndexKey) -> bool) {
+    pub fn retain(&mut self, wanted: impl Fn(&IndexKey) -> bool) {
         self.ids.retain(|key, _| wanted(key));
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use ovs_ebpf_common::abi::TunnelIndexKey;
+
     use super::*;
 
-    fn key(n: u32) -> TunnelIndexKey {
-        TunnelIndexKey { remote: n.to_be_bytes(), ..TunnelIndexKey::default() }
+    fn key(n: u32) -> IndexKey {
+        IndexKey::Ipv4(TunnelIndexKey { remote: n.to_be_bytes(), ..TunnelIndexKey::default() })
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The maps as the mirror needs them, so that it can be tested without a kernel.
 
 use ovs_ebpf_common::abi::{
-    FdbKey, FdbValue, PortValue, TunnelIndexKey, TunnelIndexValue, TunnelValue, VXLAN_PORTS,
+    FdbKey, FdbValue, IndexKey, PortValue, TunnelIndexValue, TunnelValue, VXLAN_PORTS,
 };
 
 use crate::bridge::model::IfIndex;
@@ -20,7 +20,7 @@ pub trait MapReader {
     /// A tunnel, whichever of its paths is in use.
     fn tunnel(&self, id: u32) -> Result<TunnelValue, Self::Error>;
     /// What received packets of each tunnel belong to.
-    fn tunnel_index(&self) -> Result<Vec<(TunnelIndexKey, TunnelIndexValue)>, Self::Error>;
+    fn tunnel_index(&self) -> Result<Vec<(IndexKey, TunnelIndexValue)>, Self::Error>;
 }
 
 /// What a plan is written to.
@@ -44,11 +44,11 @@ pub trait MapWriter {
     /// Adds or replaces what received packets of a tunnel belong to.
     fn set_tunnel_index(
         &mut self,
-        key: &TunnelIndexKey,
+        key: &IndexKey,
         value: &TunnelIndexValue,
     ) -> Result<(), Self::Error>;
     /// Removes a tunnel from the index.
-    fn remove_tunnel_index(&mut self, key: &TunnelIndexKey) -> Result<(), Self::Error>;
+    fn remove_tunnel_index(&mut self, key: &IndexKey) -> Result<(), Self::Error>;
 }
 
 impl MapReader for Tables {
@@ -70,7 +70,7 @@ impl MapReader for Tables {
         self.tunnel(id)
     }
 
-    fn tunnel_index(&self) -> Result<Vec<(TunnelIndexKey, TunnelIndexValue)>, TableError> {
+    fn tunnel_index(&self) -> Result<Vec<(IndexKey, TunnelIndexValue)>, TableError> {
         self.tunnel_index()
     }
 }
@@ -112,13 +112,13 @@ impl MapWriter for Tables {
 
     fn set_tunnel_index(
         &mut self,
-        key: &TunnelIndexKey,
+        key: &IndexKey,
         value: &TunnelIndexValue,
     ) -> Result<(), TableError> {
         self.set_tunnel_index(key, value)
     }
 
-    fn remove_tunnel_index(&mut self, key: &TunnelIndexKey) -> Result<(), TableError> {
+    fn remove_tunnel_index(&mut self, key: &IndexKey) -> Result<(), TableError> {
         self.remove_tunnel_index(key)
     }
 }

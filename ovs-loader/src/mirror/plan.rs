@@ -7,8 +7,8 @@ use std::net::IpAddr;
 
 use ovs_ebpf_common::Reason;
 use ovs_ebpf_common::abi::{
-    FdbFlags, NO_VLAN, PORT_CAPACITY, PortFlags, PortValue, TunnelIndexKey, TunnelIndexValue,
-    TunnelKind, TunnelValue, VXLAN_PORTS,
+    FdbFlags, IndexKey, NO_VLAN, PORT_CAPACITY, PortFlags, PortValue, TunnelIndexValue,
+    TunnelValue, VXLAN_PORTS,
 };
 
 use super::clash;
@@ -81,7 +81,7 @@ pub struct TunnelEntry {
     /// Its id.
     pub id: u32,
     /// Key of `tunnel_index`.
-    pub key: TunnelIndexKey,
+    pub key: IndexKey,
     /// Value of `tunnel_index`.
     pub index: TunnelIndexValue,
     /// Value of `tunnels`, with the wanted path as `paths[0]`.
@@ -217,8 +217,9 @@ impl Plan {
         let mut ports: Vec<[u8; 2]> = Vec::new();
         for tunnel in self.tunnels_mut() {
             let Some(entry) = &tunnel.entry else { continue };
-            let port = entry.key.dst_port;
-            if entry.key.kind != TunnelKind::VxlanIpv4 as u8 || ports.contains(&port) {
+            let port = entry.key.dst_port();
+            // GRE has none.
+            if port == [0; 2] || ports.contains(&port) {
                 continue;
             }
             if ports.len() < VXLAN_PORTS {

@@ -1,19 +1,20 @@
 //! The ways of a tunnel to its remotes: what each one's map entries say, or why it has none.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use ovs_ebpf_common::Reason;
 use ovs_ebpf_common::abi::{
-    TunnelFlags, TunnelIndexFlags, TunnelIndexKey, TunnelIndexValue, TunnelKind, TunnelPath,
-    TunnelValue,
+    IndexKey, TunnelFlags, TunnelIndexFlags, TunnelIndexValue, TunnelKind, TunnelPath, TunnelValue,
 };
 use ovs_ebpf_common::wire::{ecn, outer};
 
 use super::gate::{self, Facts};
 use super::ids::TunnelIds;
 use super::plan::{self, TunnelEntry, TunnelPlan};
-use crate::bridge::model::{AllBridges, Bridge, Device, Encap, IfIndex, Port, Remote, Tunnel, Why};
+use crate::bridge::model::{
+    AllBridges, Bridge, Device, Encap, FlowLabel, IfIndex, Port, Remote, Ttl, Tunnel, Why,
+};
 use crate::underlay::{Path, Target};
 
 /// The underlay targets of all tunnels, accelerated or not, so that `status` can show their way.
@@ -92,12 +93,12 @@ pub(super) fn plan_ways(
             return way;
         }
         let Some((uplink, local)) = find(facts, tunnel, remote, &mut way) else { return way };
-        let (IpAddr::V4(local), IpAddr::V4(remote)) = (local, remote) else { return way };
         // While only the neighbour is missing, what the remote sends can still be taken.
         if way.why.iter().any(|why| why.reason != Reason::NoNeighbour) {
             return way;
         }
-        let key = index_key(tunnel, local, remote);
+        let kind = kind(tunnel, tunnel.key_in, remote);
+        let key = IndexKey::new(kind, remote, local, tunnel.key_in.unwrap_or(0), tunnel.dst_port);
         let Some(id) = ids.id(&key) else {
             way.why.push(Why::new(Reason::Capacity, "the tunnels map is full"));
             return way;
@@ -133,9 +134,9 @@ fn refusal(tunnel: &Tunnel, remote: IpAddr, options: &str) -> Option<Why> {
     } else if is_group(remote) {
         Some(Why::new(Reason::TunnelGroup, remote.to_string()))
     } else {
-        let addresses = [Some(remote), tunnel.local];
-        let ipv6 = addresses.into_iter().flatten().find(IpAddr::is_ipv6)?;
-        Some(Why::new(Reason::TunnelIpv6, ipv6.to_string()))
+        let other = tunnel.local.filter(|local| local.is_ipv6() != remote.is_ipv6())?;
+        let words = format!("from {other} to {remote}: addresses of two families");
+        Some(Why::new(Reason::TunnelOption, words))
     }
 }
 
@@ -169,22 +170,14 @@ fn find(
     Some((uplink, local))
 }
 
-fn kind(tunnel: &Tunnel, key: Option<u32>) -> TunnelKind {
-    match (tunnel.encap, key) {
-        (Encap::Vxlan, _) => TunnelKind::VxlanIpv4,
-        (Encap::Gre, Some(_)) => TunnelKind::GreKeyIpv4,
-        (Encap::Gre, None) => TunnelKind::GreIpv4,
-    }
-}
-
-fn index_key(tunnel: &Tunnel, local: Ipv4Addr, remote: Ipv4Addr) -> TunnelIndexKey {
-    TunnelIndexKey {
-        remote: remote.octets(),
-        local: local.octets(),
-        key: tunnel.key_in.unwrap_or(0).to_be_bytes(),
-        dst_port: tunnel.dst_port.to_be_bytes(),
-        kind: kind(tunnel, tunnel.key_in) as u8,
-        reserved: 0,
+fn kind(tunnel: &Tunnel, key: Option<u32>, remote: IpAddr) -> TunnelKind {
+    match (tunnel.encap, key, remote) {
+        (Encap::Vxlan, _, IpAddr::V4(_)) => TunnelKind::VxlanIpv4,
+        (Encap::Gre, Some(_), IpAddr::V4(_)) => TunnelKind::GreKeyIpv4,
+        (Encap::Gre, None, IpAddr::V4(_)) => TunnelKind::GreIpv4,
+        (Encap::Vxlan, _, IpAddr::V6(_)) => TunnelKind::VxlanIpv6,
+        (Encap::Gre, Some(_), IpAddr::V6(_)) => TunnelKind::GreKeyIpv6,
+        (Encap::Gre, None, IpAddr::V6(_)) => TunnelKind::GreIpv6,
     }
 }
 
@@ -192,33 +185,43 @@ fn index_key(tunnel: &Tunnel, local: Ipv4Addr, remote: Ipv4Addr) -> TunnelIndexK
 fn tunnel_value(
     tunnel: &Tunnel,
     path: Option<&Path>,
-    local: Ipv4Addr,
-    remote: Ipv4Addr,
+    local: IpAddr,
+    remote: IpAddr,
     device_mtu: u32,
 ) -> TunnelValue {
-    let kind = kind(tunnel, tunnel.key_out);
+    let kind = kind(tunnel, tunnel.key_out, remote);
     let mut value = TunnelValue {
         tos: tunnel.tos.unwrap_or(0) & !ecn::MASK,
-        ttl: tunnel.ttl.unwrap_or(0),
+        ttl: match tunnel.ttl {
+            Ttl::Fixed(ttl) => ttl,
+            Ttl::Route => path.and_then(|path| path.hop_limit).unwrap_or(0),
+            Ttl::Inherit => 0,
+        },
         source_port_min: tunnel.source_ports.0,
         source_port_span: tunnel.source_ports.1.saturating_sub(tunnel.source_ports.0),
         ..TunnelValue::default()
     };
     let flag = |flags: &mut u8, on, flag| *flags |= if on { flag } else { 0 };
     flag(&mut value.flags, tunnel.tos.is_none(), TunnelFlags::TOS_INHERIT);
-    flag(&mut value.flags, tunnel.ttl.is_none(), TunnelFlags::TTL_INHERIT);
-    flag(&mut value.flags, !tunnel.df, TunnelFlags::NEEDS_ID);
+    flag(&mut value.flags, tunnel.ttl == Ttl::Inherit, TunnelFlags::TTL_INHERIT);
+    flag(&mut value.flags, !kind.is_ipv6() && !tunnel.df, TunnelFlags::NEEDS_ID);
+    let (flow_label, per_flow) = match tunnel.flow_label {
+        FlowLabel::Fixed(label) => (label, false),
+        FlowLabel::Flow => (0, kind.is_ipv6()),
+    };
+    flag(&mut value.flags, per_flow, TunnelFlags::FLOW_LABEL);
     let Some(path) = path else { return value };
     let (header, checksum_seed) = outer::template(
         kind,
         &outer::Outer {
             destination_mac: path.next_hop_mac.0,
             source_mac: path.source_mac.0,
-            local: local.octets(),
-            remote: remote.octets(),
+            local,
+            remote,
             key: tunnel.key_out.unwrap_or(0),
             dst_port: tunnel.dst_port,
             df: tunnel.df,
+            flow_label,
         },
     );
     // What the outer headers and the inner Ethernet header leave of the underlay's MTU.

@@ -44,7 +44,7 @@ impl Driver {
                 Some(known) => known,
                 None => self.plan(call).await?,
             };
-            self.store.networks.save(id, &network)?;
+            self.store.save_network(&network).await?;
             if let Err(error) = network.ensure().await {
                 self.remove_network(network).await.unwrap_or_else(|error| complain(&error));
                 return Err(error);
@@ -83,7 +83,7 @@ impl Driver {
             let _beside = self.gate.read().await;
             let network = self.network(call.network.as_str())?;
             let endpoint = Endpoint::new(call);
-            self.store.endpoints.save(call.endpoint.as_str(), &endpoint)?;
+            self.store.save_endpoint(&endpoint).await?;
             if let Err(error) = endpoint.make(&network).await {
                 let removed = self.remove_endpoint(endpoint, Some(&network)).await;
                 removed.unwrap_or_else(|error| complain(&error));
@@ -172,14 +172,18 @@ impl Driver {
         if let Some(heir) = others.first_mut() {
             heir.owns_bridge |= network.owns_bridge;
             heir.nic = heir.nic.take().or(network.nic.take());
-            self.store.networks.save(heir.id.as_str(), heir)?;
+            self.store.save_network(heir).await?;
             network.owns_bridge = false;
         }
         network.leaving = true;
-        self.store.networks.save(network.id.as_str(), &network)?;
+        self.store.save_network(&network).await?;
         let left = network.take_down().await;
+        // A tunnel that was used by both went with this one.
+        if let Some(heir) = others.first() {
+            heir.ensure().await?;
+        }
         if left.is_empty() {
-            return Ok(self.store.networks.remove(network.id.as_str())?);
+            return Ok(self.store.forget_network(&network.id).await?);
         }
         Err(Error::Left { what: format!("network {}", network.id.short()), left })
     }
@@ -192,10 +196,10 @@ impl Driver {
     ) -> Result<(), Error> {
         let left = endpoint.take_down(network).await;
         if left.is_empty() {
-            return Ok(self.store.endpoints.remove(endpoint.id.as_str())?);
+            return Ok(self.store.forget_endpoint(&endpoint.id).await?);
         }
         endpoint.leaving = true;
-        self.store.endpoints.save(endpoint.id.as_str(), &endpoint)?;
+        self.store.save_endpoint(&endpoint).await?;
         Err(Error::Left { what: format!("endpoint {}", endpoint.id.short()), left })
     }
 }

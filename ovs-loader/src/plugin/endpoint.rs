@@ -7,7 +7,7 @@ use super::Error;
 use super::protocol::{CreateEndpoint, Id};
 use super::record::{Endpoint, Network};
 use crate::bridge::model::Mac;
-use crate::bridge::provision::{self, Owner, VethSpec};
+use crate::bridge::provision::{self, VethSpec};
 use crate::docker::ovs::NewPort;
 use crate::state;
 
@@ -74,7 +74,7 @@ impl Endpoint {
 
     /// Whether Docker can take the container's end.
     pub(super) async fn is_ready(&self) -> Result<bool, Error> {
-        Ok(provision::owner(&self.peer()).await? != Owner::Absent)
+        Ok(provision::exists(&self.peer()).await?)
     }
 
     /// Takes away whatever there is of it; `network` if that is still known. Goes on after a
@@ -101,4 +101,31 @@ fn of_id(id: &Id) -> Mac {
     let mut mac = [0x02, 0, 0, 0, 0, 0];
     mac[1..].copy_from_slice(&rest);
     Mac(mac)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn endpoint(address: &str, mac: &str) -> Endpoint {
+        let id = "ab12".repeat(16);
+        let interface = serde_json::json!({ "Address": address, "MacAddress": mac });
+        let call = serde_json::json!({ "NetworkID": id, "EndpointID": id, "Interface": interface });
+        Endpoint::new(&serde_json::from_value(call).expect("a call"))
+    }
+
+    #[test]
+    fn a_mac_is_what_was_asked_for_or_dockers_own_of_the_address_or_of_the_id() {
+        let mac = |address, mac| endpoint(address, mac).mac.to_string();
+        assert_eq!(mac("10.5.0.2/24", "02:00:00:00:00:99"), "02:00:00:00:00:99");
+        assert_eq!(mac("10.5.0.2/24", ""), "02:42:0a:05:00:02");
+        assert_eq!(mac("", ""), "02:ab:12:ab:12:ab");
+    }
+
+    #[test]
+    fn names_fit_the_kernel_and_tell_the_ends_apart() {
+        let one = endpoint("", "");
+        assert_eq!((one.port().len(), one.peer().len()), (15, 15));
+        assert_ne!(one.port(), one.peer());
+    }
 }

@@ -45,6 +45,17 @@ pub(super) enum Error {
          {}: give -o key=N, or name Docker's socket with --docker-socket", .0.display()
     )]
     NoEngine(PathBuf),
+    /// Docker's socket is not that of the engine that calls.
+    #[error(
+        "network {network} is not known to Docker at {}, though containers are in it: name the \
+         socket of the engine that made it with --docker-socket", socket.display()
+    )]
+    OtherEngine {
+        /// The network.
+        network: String,
+        /// The socket.
+        socket: PathBuf,
+    },
     /// It takes too long.
     #[error("not done within {} ms: this host is too busy, or its disk or Open vSwitch hangs; what \
         was begun is taken back", .0.as_millis())]

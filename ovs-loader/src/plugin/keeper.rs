@@ -157,6 +157,14 @@ impl Keeper<'_> {
             };
             let result = match known {
                 Some(known) => self.learn(&network, &known, &mut unknown).await,
+                // It was made by another engine: this one can't say that it is gone.
+                None if network.name.is_none() && self.has_endpoints(&network) => {
+                    complete = false;
+                    Err(Error::OtherEngine {
+                        network: network.id.short().to_owned(),
+                        socket: self.driver.places.engine.clone(),
+                    })
+                }
                 None if self.is_overdue(&id) => {
                     tracing::info!("{}: Docker does not know it any more", words(&network));
                     let _alone = self.driver.gate.write().await;
@@ -176,6 +184,10 @@ impl Keeper<'_> {
             self.unknown.entry(id).or_insert(now);
         }
         complete
+    }
+
+    fn has_endpoints(&self, network: &Network) -> bool {
+        self.driver.store.endpoints_of(&network.id).is_ok_and(|all| !all.is_empty())
     }
 
     /// Whether Docker has not known something for so long that it will not.
@@ -199,7 +211,7 @@ impl Keeper<'_> {
                 if let Some(tunnel) = &mut network.tunnel {
                     tunnel.key.get_or_insert(key::derived(&known.name));
                 }
-                store.networks.save(network.id.as_str(), &network)?;
+                store.save_network(&network).await?;
                 network.ensure().await?;
             }
         }
@@ -231,5 +243,5 @@ impl Keeper<'_> {
 }
 
 fn words(network: &Network) -> String {
-    format!("network {}", network.name.as_deref().unwrap_or(network.id.short()))
+    format!("network {}", network.shown())
 }

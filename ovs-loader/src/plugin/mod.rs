@@ -28,6 +28,7 @@ mod endpoint;
 mod error;
 mod keeper;
 mod key;
+pub mod list;
 mod network;
 mod options;
 mod protocol;
@@ -108,6 +109,8 @@ impl Plugin {
                 }
                 server.shutdown().await;
             });
+            // A disk that hangs must not keep the daemon from ending.
+            runtime.shutdown_background();
         });
         Ok(Self { stop: Some(stop), thread: Some(thread.map_err(failed)?) })
     }

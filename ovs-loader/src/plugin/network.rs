@@ -41,11 +41,14 @@ impl Driver {
             Some(tunnel) => self.resolve(tunnel, options.mtu.is_none()).await?,
             None => (None, None),
         };
+        if let Some(tunnel) = &tunnel {
+            self.check_key(tunnel, &bridge)?;
+        }
         let mtu = match (options.mtu, &options.flat, room) {
             (Some(mtu), _, _) => mtu,
             (None, None, Some(room)) => room,
             (None, Some(nic), _) => mtu_of(nic).await?,
-            (None, None, None) => mtu_of(&bridge).await?,
+            (None, None, None) => self.room_of(&bridge, &backend, owns_bridge).await?,
         };
         if mtu < IPV6_MTU && !call.ipv6.is_empty() {
             return Err(Error::Options(format!(
@@ -136,6 +139,51 @@ impl Driver {
         Ok(Backend::Linux)
     }
 
+    /// Two networks with one key would be one.
+    fn check_key(&self, tunnel: &Tunnel, bridge: &str) -> Result<(), Error> {
+        let Some(key) = tunnel.key else { return Ok(()) };
+        let same = |other: &Network| {
+            let theirs = other.tunnel.as_ref();
+            other.bridge != bridge
+                && theirs.is_some_and(|one| one.encap == tunnel.encap && one.key == tunnel.key)
+        };
+        match self.store.networks.load()?.iter().find(|other| same(other)) {
+            Some(other) => Err(Error::Options(format!(
+                "key={key}: network {} has it already, and the two would be one network: give \
+                 another, or leave it out",
+                other.shown()
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// The MTU that fits a bridge that is there already, tunnels and all.
+    async fn room_of(&self, bridge: &str, backend: &Backend, owned: bool) -> Result<u32, Error> {
+        let mut room = mtu_of(bridge).await?;
+        let tunnels = match backend {
+            _ if owned => Vec::new(),
+            Backend::Linux => provision::tunnels(bridge).await?,
+            Backend::Ovs { rundir } => {
+                let rows = ovs::connect(rundir).await?.tunnels(bridge).await?;
+                let encap = |kind: &str| match kind {
+                    "vxlan" => Some(Encap::Vxlan),
+                    "gre" => Some(Encap::Gre),
+                    _ => None,
+                };
+                let read =
+                    |(kind, remote): (String, String)| Some((encap(&kind)?, remote.parse().ok()?));
+                rows.into_iter().filter_map(read).collect()
+            }
+        };
+        for (encap, remote) in tunnels {
+            // One without a route says nothing.
+            if let Ok(Uplink { mtu, .. }) = uplink(remote).await? {
+                room = room.min(mtu.saturating_sub(overhead(encap, remote)));
+            }
+        }
+        Ok(room)
+    }
+
     /// Tunnels to the hosts that are not this one, and the MTU that fits into them. A host that is
     /// not reached is an error only if the MTU depends on it.
     async fn resolve(
@@ -202,10 +250,19 @@ impl Network {
         for (name, remotes) in self.devices(tunnel) {
             match &self.backend {
                 Backend::Linux => {
-                    let (name, remotes) = (Some(name), remotes.to_vec());
-                    let (encap, key, local) = (*encap, Some(*key), *local);
-                    let spec = TunnelSpec { name, encap, local, remotes, key, dst_port: None };
+                    let spec = TunnelSpec {
+                        name: Some(name.clone()),
+                        encap: *encap,
+                        local: *local,
+                        remotes: remotes.to_vec(),
+                        key: Some(*key),
+                        dst_port: None,
+                    };
                     provision::add_tunnel(&self.bridge, &spec).await?;
+                    // The bridge loses what is larger than the tunnel's device says.
+                    if provision::owner(&name).await? != Owner::Absent {
+                        provision::raise_mtu(&name, self.mtu).await?;
+                    }
                 }
                 Backend::Ovs { rundir } => {
                     let mut switch = ovs::connect(rundir).await?;
@@ -264,6 +321,11 @@ impl Network {
             done("the bridge", deleted.map_err(Error::from));
         }
         failures
+    }
+
+    /// As people know it.
+    pub(super) fn shown(&self) -> &str {
+        self.name.as_deref().unwrap_or(self.id.short())
     }
 
     /// The gateways of IPv4 and IPv6 that containers are given.

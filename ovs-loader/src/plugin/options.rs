@@ -183,3 +183,54 @@ mod encap {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &str) -> Result<Options, Error> {
+        let pairs = words.split_whitespace().filter_map(|word| word.split_once('='));
+        Options::parse(&pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
+    }
+
+    #[test]
+    fn options_are_read() {
+        assert_eq!(parse("").expect("none is needed"), Options::default());
+        let all = "bridge=br-ex tunnel=gre key=4294967295 remotes=192.0.2.2,192.0.2.3 \
+                   local=192.0.2.1 vlan=5 mtu=1400 gateway=network";
+        let options = parse(all).expect("all at once");
+        let tunnel = Tunnel {
+            encap: Encap::Gre,
+            key: Some(u32::MAX),
+            local: Some("192.0.2.1".parse().unwrap()),
+            remotes: vec!["192.0.2.2".parse().unwrap(), "192.0.2.3".parse().unwrap()],
+        };
+        let expected = Options {
+            bridge: Some("br-ex".to_owned()),
+            tunnel: Some(tunnel),
+            vlan: Some(5),
+            mtu: Some(1400),
+            flat: None,
+            way_out: Some(WayOut::Network),
+        };
+        assert_eq!(options, expected);
+        let derived = parse("remotes=2001:db8::2").expect("IPv6").tunnel.expect("a tunnel");
+        assert_eq!((derived.encap, derived.key), (Encap::Vxlan, None));
+    }
+
+    #[test]
+    fn mistakes_say_what_to_write_instead() {
+        for (words, said) in [
+            ("remote=192.0.2.2", "did you mean remotes?"),
+            ("remotes=192.0.2.2 key=-1", "from 0 to 16777215"),
+            ("remotes=192.0.2.2, local=x", "has \"\", which is not one host's address"),
+            ("remotes=0.0.0.0", "not one host's address"),
+            ("vlan=0", "from 1 to 4094"),
+            ("flat=eth1 remotes=192.0.2.2", "leave one out"),
+            ("bridge=a/b", "cannot name an interface"),
+        ] {
+            let error = parse(words).expect_err(words).to_string();
+            assert!(error.contains(said), "{words}: {error}");
+        }
+    }
+}

@@ -231,3 +231,52 @@ impl Subnet {
         self.gateway.map(|gateway| gateway.address)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As dockerd 20.10.24 sends them.
+    const NETWORK: &str = r#"{"NetworkID":"67a5534283542a3f8aa05512d26fc9208a8d6af3b9f8b9bad408ac600e97bf67",
+        "Options":{"com.docker.network.enable_ipv6":true,"com.docker.network.generic":{"mtu":"1400"},
+        "com.docker.network.internal":true},"IPv4Data":[{"AddressSpace":"LocalDefault",
+        "Gateway":"10.6.0.1/24","Pool":"10.6.0.0/24"}],"IPv6Data":[{"AddressSpace":"LocalDefault",
+        "Gateway":"fd00:6::1/64","Pool":"fd00:6::/64"}]}"#;
+    const ENDPOINT: &str = r#"{"NetworkID":"67a5534283542a3f8aa05512d26fc9208a8d6af3b9f8b9bad408ac600e97bf67",
+        "EndpointID":"ea4082b139d74071890f8b7760b1e44099bfc0370c4cc42c09d184edd8b96e1e","Interface":
+        {"Address":"10.6.0.77/24","AddressIPv6":"fd00:6::2/64","MacAddress":""},"Options":{}}"#;
+
+    #[test]
+    fn a_networks_options_and_subnets_are_read() {
+        let call: CreateNetwork = serde_json::from_str(NETWORK).expect("Docker's own");
+        assert!(call.internal());
+        assert_eq!(call.typed(), [("mtu".to_owned(), "1400".to_owned())].into());
+        assert_eq!(call.network.short(), "67a553428354");
+        assert_eq!(call.ipv4[0].router(), Some("10.6.0.1".parse().unwrap()));
+        assert_eq!(call.ipv6[0].router(), Some("fd00:6::1".parse().unwrap()));
+        // Go's nil, and Docker's own null driver of addresses.
+        let bare = NETWORK.replace("{\"mtu\":\"1400\"}", "null").replace("true", "null");
+        let call: CreateNetwork = serde_json::from_str(&bare).expect("with nulls");
+        assert!(!call.internal() && call.typed().is_empty());
+        let null = r#"{"Pool":"0.0.0.0/0","Gateway":""}"#;
+        assert_eq!(serde_json::from_str::<Subnet>(null).expect("no gateway").gateway, None);
+    }
+
+    #[test]
+    fn an_endpoints_interface_is_read_with_its_holes() {
+        let call: CreateEndpoint = serde_json::from_str(ENDPOINT).expect("Docker's own");
+        assert_eq!(call.interface.mac_address, None);
+        assert_eq!(call.interface.address_ipv6, "fd00:6::2/64".parse().ok());
+        let fixed = ENDPOINT.replace(r#""MacAddress":"""#, r#""MacAddress":"02:00:00:00:00:99""#);
+        let call: CreateEndpoint = serde_json::from_str(&fixed).expect("Docker's own");
+        assert_eq!(call.interface.mac_address, Some(Mac([2, 0, 0, 0, 0, 0x99])));
+    }
+
+    #[test]
+    fn only_ids_are_taken_for_ids() {
+        for text in ["", "../../x", &"A".repeat(64), &"f".repeat(63), &"g".repeat(64)] {
+            assert!(text.parse::<Id>().is_err(), "{text}");
+        }
+        assert_eq!("f".repeat(64).parse::<Id>().expect("an id").first(13), "fffffffffffff");
+    }
+}

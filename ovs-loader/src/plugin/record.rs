@@ -99,6 +99,42 @@ impl Store {
         }
     }
 
+    /// Writes a network down. A disk that hangs holds up nobody else.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub(super) async fn save_network(&self, network: &Network) -> Result<(), Error> {
+        let (files, network) = (self.networks.clone(), network.clone());
+        on_disk(move || files.save(network.id.as_str(), &network)).await
+    }
+
+    /// As [`Self::save_network`].
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub(super) async fn save_endpoint(&self, endpoint: &Endpoint) -> Result<(), Error> {
+        let (files, endpoint) = (self.endpoints.clone(), endpoint.clone());
+        on_disk(move || files.save(endpoint.id.as_str(), &endpoint)).await
+    }
+
+    /// Forgets a network.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub(super) async fn forget_network(&self, id: &Id) -> Result<(), Error> {
+        let (files, id) = (self.networks.clone(), id.clone());
+        on_disk(move || files.remove(id.as_str())).await
+    }
+
+    /// Forgets an endpoint.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub(super) async fn forget_endpoint(&self, id: &Id) -> Result<(), Error> {
+        let (files, id) = (self.endpoints.clone(), id.clone());
+        on_disk(move || files.remove(id.as_str())).await
+    }
+
     /// The endpoints of a network.
     ///
     /// # Errors
@@ -117,6 +153,12 @@ impl Store {
         let all = self.endpoints.load()?.into_iter();
         Ok(all.filter_map(|one| Some((one.port(), one.container?))).collect())
     }
+}
+
+/// Waits for the disk on another thread, so that many can wait at once.
+async fn on_disk(work: impl FnOnce() -> Result<(), Error> + Send + 'static) -> Result<(), Error> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
 }
 
 /// The right to serve Docker from a state directory, for as long as the file is open.

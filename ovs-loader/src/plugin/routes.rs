@@ -23,22 +23,33 @@ type Shared = State<Arc<Driver>>;
 /// All that Docker may call.
 pub(super) fn router(driver: Arc<Driver>) -> Router {
     Router::new()
-        .route("/Plugin.Activate", post(async || Json(Activated { implements: &IMPLEMENTS })))
+        .route("/Plugin.Activate", post(activate))
         .route("/NetworkDriver.GetCapabilities", post(capabilities))
         .route("/NetworkDriver.CreateNetwork", post(create_network))
         .route("/NetworkDriver.DeleteNetwork", post(delete_network))
         .route("/NetworkDriver.CreateEndpoint", post(create_endpoint))
         .route("/NetworkDriver.DeleteEndpoint", post(delete_endpoint))
-        .route("/NetworkDriver.EndpointOperInfo", post(async || Json(OperInfo::default())))
+        .route("/NetworkDriver.EndpointOperInfo", post(nothing::<OperInfo>))
         .route("/NetworkDriver.Join", post(join))
-        .route("/NetworkDriver.Leave", post(async || Json(Done {})))
-        .route("/NetworkDriver.DiscoverNew", post(async || Json(Done {})))
-        .route("/NetworkDriver.DiscoverDelete", post(async || Json(Done {})))
+        .route("/NetworkDriver.Leave", post(nothing::<Done>))
+        .route("/NetworkDriver.DiscoverNew", post(nothing::<Done>))
+        .route("/NetworkDriver.DiscoverDelete", post(nothing::<Done>))
         .fallback(unknown)
         .with_state(driver)
 }
 
-async fn capabilities() -> Json<Capabilities> {
+// Every body is read, wanted or not: a connection that closes on one is broken for its sender.
+
+async fn activate(_body: Bytes) -> Json<Activated> {
+    Json(Activated { implements: &IMPLEMENTS })
+}
+
+/// Nothing is to be done.
+async fn nothing<A: Default + Serialize>(_body: Bytes) -> Json<A> {
+    Json(A::default())
+}
+
+async fn capabilities(_body: Bytes) -> Json<Capabilities> {
     Json(Capabilities { scope: "local", connectivity_scope: "global" })
 }
 
@@ -63,7 +74,7 @@ async fn join(State(driver): Shared, body: Bytes) -> Response {
 }
 
 /// Docker goes without what is not there (`ProgramExternalConnectivity`).
-async fn unknown() -> Response {
+async fn unknown(_body: Bytes) -> Response {
     let err = "no such method".to_owned();
     (StatusCode::NOT_FOUND, Json(Problem { err })).into_response()
 }

@@ -7,7 +7,9 @@ use futures_util::StreamExt as _;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload,
 };
-use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkLayerType, LinkMessage};
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, LinkAttribute, LinkFlags, LinkLayerType, LinkMessage,
+};
 use netlink_packet_route::neighbour::{NeighbourAttribute, NeighbourExtFlags, NeighbourMessage};
 use netlink_packet_route::rule::RuleMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -34,6 +36,17 @@ pub(super) struct Link {
     pub(super) ethernet: bool,
     pub(super) up: bool,
     pub(super) noarp: bool,
+    /// `net.ipv6.conf.DEVICE`; `None` where the device has no IPv6.
+    pub(super) ipv6: Option<Ipv6>,
+}
+
+/// A device's own settings for IPv6.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ipv6 {
+    /// `hop_limit`.
+    pub(super) hop_limit: Option<u8>,
+    /// `mtu`, which is at most the device's, in bytes.
+    pub(super) mtu: Option<u32>,
 }
 
 impl Kernel {
@@ -155,21 +168,22 @@ impl Kernel {
         })
     }
 
-    /// The IPv4 routing rules that a route request can't be matched against.
+    /// The routing rules that a route request can't be matched against.
     pub(super) async fn unprovable_rules(&self) -> Result<Vec<UnprovableRule>, Error> {
-        let mut question = RuleMessage::default();
-        question.header.family = AddressFamily::Inet;
-        let answers = self
-            .ask(RouteNetlinkMessage::GetRule(question), NLM_F_DUMP)
-            .await?
-            .map_err(|source| Error::Request { request: "routing rules".into(), source })?;
-        Ok(answers
-            .iter()
-            .filter_map(|answer| match answer {
+        let mut rules = Vec::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut question = RuleMessage::default();
+            question.header.family = family;
+            let answers = self
+                .ask(RouteNetlinkMessage::GetRule(question), NLM_F_DUMP)
+                .await?
+                .map_err(|source| Error::Request { request: "routing rules".into(), source })?;
+            rules.extend(answers.iter().filter_map(|answer| match answer {
                 RouteNetlinkMessage::NewRule(message) => rules::unprovable(message),
                 _ => None,
-            })
-            .collect())
+            }));
+        }
+        Ok(rules)
     }
 
     /// Sends one request and collects its answers; the kernel's refusal is the inner error.
@@ -208,6 +222,7 @@ fn link(message: &LinkMessage) -> Link {
         ethernet: header.link_layer_type == LinkLayerType::Ether,
         up: header.flags.contains(LinkFlags::Up),
         noarp: header.flags.contains(LinkFlags::Noarp),
+        ipv6: None,
     };
     for attribute in &message.attributes {
         match attribute {
@@ -216,10 +231,26 @@ fn link(message: &LinkMessage) -> Link {
             LinkAttribute::Address(address) => {
                 link.mac = address.as_slice().try_into().ok().map(Mac);
             }
+            LinkAttribute::AfSpecUnspec(families) => link.ipv6 = ipv6(families),
             _ => {}
         }
     }
     link
+}
+
+fn ipv6(families: &[AfSpecUnspec]) -> Option<Ipv6> {
+    families.iter().find_map(|family| match family {
+        AfSpecUnspec::Inet6(attributes) => {
+            attributes.iter().find_map(|attribute| match attribute {
+                AfSpecInet6::DevConf(settings) => Some(Ipv6 {
+                    hop_limit: u8::try_from(settings.hoplimit).ok(),
+                    mtu: u32::try_from(settings.mtu6).ok(),
+                }),
+                _ => None,
+            })
+        }
+        _ => None,
+    })
 }
 
 /// The family of an address, as netlink numbers it.

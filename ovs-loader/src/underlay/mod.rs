@@ -208,7 +208,7 @@ impl Underlay {
         self.settle(true).await
     }
 
-    /// The IPv4 routing rules that choose by what a route request can't express (a packet's mark, a
+    /// The routing rules that choose by what a route request can't express (a packet's mark, a
     /// flow's source port, GRE as the protocol), in the words of `ip rule`: targets they apply to may
     /// take another path on the slow path than [`Self::resolve`] says. Only those that concern the
     /// kinds of tunnel among the targets.
@@ -272,8 +272,9 @@ impl Underlay {
         probe: bool,
     ) -> Result<(Resolution, Option<NextHop>), Error> {
         let unresolved = |why, route| (Err(Unresolved { why, route }), None);
-        if target.remote.is_ipv6() || target.local.is_some_and(|local| local.is_ipv6()) {
-            return Ok(unresolved(Reason::TunnelIpv6.into(), None));
+        if target.fixed_local().is_some_and(|local| local.is_ipv6() != target.remote.is_ipv6()) {
+            let detail = format!("{} is of another family than the local address", target.remote);
+            return Ok(unresolved(Why::new(Reason::NoRoute, detail), None));
         }
         let route = match self.kernel.route(target).await? {
             Ok(route) => route,
@@ -288,6 +289,9 @@ impl Underlay {
             let detail = format!("the route to {} encapsulates", target.remote);
             return Ok(unresolved(Why::new(Reason::UplinkUnsupported, detail), Some(known)));
         }
+        let ipv6 = link.ipv6.filter(|_| target.remote.is_ipv6());
+        let mtu = [route.mtu, ipv6.and_then(|ipv6| ipv6.mtu)].into_iter().flatten().min();
+        let hop_limit = route.hop_limit.or_else(|| ipv6?.hop_limit);
         let next_hop = NextHop { uplink: route.uplink, address: route.next_hop };
         let neighbour = self.keep(next_hop, round, probe).await?;
         let mac = match &neighbour {
@@ -302,7 +306,8 @@ impl Underlay {
                 source_mac,
                 next_hop: route.next_hop,
                 next_hop_mac,
-                mtu: route.mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu)),
+                mtu: mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu)),
+                hop_limit,
             }),
             _ => {
                 let state = match neighbour {

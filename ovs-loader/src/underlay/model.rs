@@ -48,6 +48,9 @@ pub struct Path {
     /// The largest outer IP packet in bytes: the device's MTU or the route's, whichever is less. A
     /// path MTU that the kernel has learned counts as the route's.
     pub mtu: u32,
+    /// The hop limit that the kernel gives packets whose sender does not: the route's, or over IPv6
+    /// the device's. `None` over IPv4 where the route has none.
+    pub hop_limit: Option<u8>,
 }
 
 /// A target's path, or why there is none.
@@ -56,7 +59,7 @@ pub type Resolution = Result<Path, Unresolved>;
 /// A target without a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unresolved {
-    /// Why: `NoRoute`, `NoNeighbour`, `UplinkUnsupported`, `RemoteIsLocal` or `TunnelIpv6`.
+    /// Why: `NoRoute`, `NoNeighbour`, `UplinkUnsupported` or `RemoteIsLocal`.
     pub why: Why,
     /// The route, where only what comes after it is missing: enough to accept the remote's packets.
     pub route: Option<KnownRoute>,

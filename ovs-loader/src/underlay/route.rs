@@ -21,6 +21,8 @@ pub(super) struct Route {
     pub(super) next_hop: IpAddr,
     /// The route's own limit in bytes of the IP packet: its `mtu` metric, or a path MTU learned.
     pub(super) mtu: Option<u32>,
+    /// The route's own hop limit: its `hoplimit` metric.
+    pub(super) hop_limit: Option<u8>,
     /// The route itself encapsulates (MPLS, IP, SRv6 …).
     pub(super) encap: bool,
 }
@@ -62,7 +64,8 @@ pub(super) fn answer(target: &Target, message: &RouteMessage) -> Result<Route, W
             return Err(Why::new(Reason::NoRoute, detail));
         }
     }
-    let (mut uplink, mut source, mut gateway, mut mtu, mut encap) = (None, None, None, None, false);
+    let (mut uplink, mut source, mut gateway, mut encap) = (None, None, None, false);
+    let (mut mtu, mut hop_limit) = (None, None);
     for attribute in &message.attributes {
         match attribute {
             RouteAttribute::Oif(index) => uplink = Some(*index),
@@ -72,10 +75,15 @@ pub(super) fn answer(target: &Target, message: &RouteMessage) -> Result<Route, W
             RouteAttribute::Via(RouteVia::Inet6(address)) => gateway = Some(IpAddr::V6(*address)),
             RouteAttribute::Encap(_) | RouteAttribute::EncapType(_) => encap = true,
             RouteAttribute::Metrics(metrics) => {
-                mtu = metrics.iter().find_map(|metric| match metric {
-                    RouteMetric::Mtu(mtu) if *mtu > 0 => Some(*mtu),
-                    _ => None,
-                });
+                for metric in metrics {
+                    match metric {
+                        RouteMetric::Mtu(value) if *value > 0 => mtu = Some(*value),
+                        RouteMetric::Hoplimit(value) if *value > 0 => {
+                            hop_limit = u8::try_from(*value).ok();
+                        }
+                        _ => {}
+                    }
+                }
             }
             _ => {}
         }
@@ -85,7 +93,7 @@ pub(super) fn answer(target: &Target, message: &RouteMessage) -> Result<Route, W
         let detail = format!("the route to {} names no device or source address", target.remote);
         return Err(Why::new(Reason::NoRoute, detail));
     };
-    Ok(Route { uplink, local, next_hop: gateway.unwrap_or(target.remote), mtu, encap })
+    Ok(Route { uplink, local, next_hop: gateway.unwrap_or(target.remote), mtu, hop_limit, encap })
 }
 
 /// What a refused request says of the route; `None` where the error is not an answer.

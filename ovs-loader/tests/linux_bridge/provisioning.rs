@@ -65,6 +65,23 @@ fn a_bridge_is_made_whole_and_then_left_alone() {
 }
 
 #[test]
+fn a_tunnel_over_ipv6_is_made_for_the_fast_path() {
+    on_host(async |host| {
+        host.ip("link add veth-a type veth peer name veth-a-peer");
+        let mut wanted = spec();
+        let spec = wanted.tunnel.as_mut().expect("a tunnel");
+        spec.local = Some(ip("2001:db8::1"));
+        spec.remotes = vec![ip("2001:db8::2")];
+        ensure(&wanted).await.expect("ensure");
+        let shown = host.ip("-d link show vxlan42");
+        assert!(shown.contains(" udp6zerocsumtx udp6zerocsumrx "), "{shown}");
+        let bridges = open().await;
+        let found = tunnel(bridges.bridges(), "vxlan42").expect("the tunnel");
+        assert_eq!(found.unsupported, []);
+    });
+}
+
+#[test]
 fn what_lacks_is_added_and_what_others_added_stays() {
     on_host(async |host| {
         host.ip("link add veth-a type veth peer name veth-a-peer");

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ovs_ebpf_common::Reason;
-use ovs_loader::bridge::model::{Encap, Remote, Tunnel, Why};
+use ovs_loader::bridge::model::{Encap, FlowLabel, Remote, Ttl, Tunnel, Why};
 
 use crate::host::{Host, mac, on_host, open, tunnel, until};
 
@@ -58,8 +58,9 @@ fn vxlan_options_are_read_as_set() {
                 dst_port: 4789,
                 source_ports: (40000, 50000),
                 tos: Some(0x10),
-                ttl: Some(7),
+                ttl: Ttl::Fixed(7),
                 df: true,
+                flow_label: FlowLabel::Fixed(0),
                 link: None,
                 device: None,
                 ageing: Some(Duration::from_secs(77)),
@@ -78,7 +79,8 @@ fn vxlan_defaults_are_the_namespaces() {
         vxlan(host, "id 42 dstport 4789");
         let bridges = open().await;
         let found = tunnel(bridges.bridges(), "vxlan42").expect("the tunnel");
-        assert_eq!((found.local, found.ttl, found.tos, found.df), (None, Some(61), Some(0), false));
+        assert_eq!((found.local, found.ttl), (None, Ttl::Fixed(61)));
+        assert_eq!((found.tos, found.df), (Some(0), false));
         assert_eq!(found.source_ports, (20000, 30001));
         assert_eq!(found.ageing, Some(Duration::from_secs(300)));
         assert!(found.remotes.is_empty() && found.unsupported.is_empty());
@@ -88,7 +90,7 @@ fn vxlan_defaults_are_the_namespaces() {
 #[test]
 fn vxlan_inherits_ttl_and_tos() {
     read("id 42 dstport 4789 ttl inherit tos inherit nolearning", |tunnel| {
-        assert_eq!((tunnel.ttl, tunnel.tos, tunnel.ageing), (None, None, None));
+        assert_eq!((tunnel.ttl, tunnel.tos, tunnel.ageing), (Ttl::Inherit, None, None));
     });
 }
 
@@ -143,10 +145,17 @@ fn a_multicast_group_is_unsupported() {
 }
 
 #[test]
-fn an_ipv6_underlay_is_unsupported() {
+fn an_ipv6_underlay_has_to_do_without_udp_checksums() {
     read("id 42 dstport 4789 local 2001:db8::1 remote 2001:db8::2", |tunnel| {
         assert_eq!(tunnel.remotes, [remote("2001:db8::2")]);
-        assert_eq!(reasons(tunnel), [Why::new(Reason::TunnelIpv6, "2001:db8::1")]);
+        assert_eq!(reasons(tunnel).len(), 1);
+        assert_eq!(reasons(tunnel)[0].reason, Reason::TunnelUdpChecksum);
+    });
+    let options = "id 42 dstport 4789 local 2001:db8::1 remote 2001:db8::2 flowlabel 0xfedcb \
+                   udp6zerocsumtx udp6zerocsumrx";
+    read(options, |tunnel| {
+        assert_eq!(reasons(tunnel), []);
+        assert_eq!((tunnel.ttl, tunnel.flow_label), (Ttl::Route, FlowLabel::Fixed(0xf_edcb)));
     });
 }
 
@@ -158,7 +167,7 @@ fn changed_options_are_seen() {
         host.ip("link set vxlan42 type vxlan ttl 9 ageing 20");
         until(&mut bridges, "the TTL", |bridges| {
             tunnel(bridges, "vxlan42").is_some_and(|tunnel| {
-                tunnel.ttl == Some(9) && tunnel.ageing == Some(Duration::from_secs(20))
+                tunnel.ttl == Ttl::Fixed(9) && tunnel.ageing == Some(Duration::from_secs(20))
             })
         })
         .await;

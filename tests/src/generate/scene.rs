@@ -4,8 +4,8 @@ use std::collections::btree_map::Entry;
 
 use ovs_ebpf_common::abi::{
     Control, FdbFlags, FdbKey, FdbValue, GuardKey, GuardKind, NO_VLAN, PortFlags, PortValue,
-    TEMPLATE_LEN, TUNNEL_CAPACITY, TunnelFlags, TunnelIndexFlags, TunnelIndexKey, TunnelIndexValue,
-    TunnelKind, TunnelPath, TunnelValue, UplinkValue, VXLAN_PORTS,
+    TEMPLATE_LEN, TUNNEL_CAPACITY, TunnelFlags, TunnelIndexFlags, TunnelIndexKey, TunnelIndexKey6,
+    TunnelIndexValue, TunnelKind, TunnelPath, TunnelValue, UplinkValue, VXLAN_PORTS,
 };
 
 use super::Random;
@@ -46,7 +46,8 @@ pub(super) struct Station {
 /// The receiving end of a tunnel.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct End {
-    pub(super) key: TunnelIndexKey,
+    /// Of a kind over IPv4 the addresses are in the first four bytes.
+    pub(super) key: TunnelIndexKey6,
     pub(super) value: TunnelIndexValue,
 }
 
@@ -54,6 +55,13 @@ impl End {
     pub(super) fn takes_tags(&self) -> bool {
         self.value.flags & TunnelIndexFlags::TAGGED != 0
     }
+}
+
+/// The key of `tunnel_index` that is meant.
+fn ipv4_key(key: &TunnelIndexKey6) -> TunnelIndexKey {
+    let TunnelIndexKey6 { remote, local, key, dst_port, kind, reserved } = *key;
+    let four = |address: [u8; 16]| *address.first_chunk().expect("sixteen bytes");
+    TunnelIndexKey { remote: four(remote), local: four(local), key, dst_port, kind, reserved }
 }
 
 /// The tables, and what they say as lists to choose from.
@@ -67,7 +75,6 @@ pub struct Scene {
     pub(super) ends: Vec<End>,
 }
 
-const KINDS: [TunnelKind; 3] = [TunnelKind::VxlanIpv4, TunnelKind::GreIpv4, TunnelKind::GreKeyIpv4];
 const STATIONS: usize = 24;
 const TUNNELS: usize = 8;
 /// Limits of ports and tunnels: usual ones, and some that short frames meet.
@@ -131,8 +138,13 @@ impl Scene {
             let vlan = if random.one_in(16) { NO_VLAN } else { vlan };
             let next_event = next_event(random);
             let value = TunnelIndexValue { tunnel: id, bridge, uplink, vlan, flags, next_event };
-            if let Entry::Vacant(free) = self.tables.tunnel_index.entry(key) {
-                free.insert(value);
+            let is_ipv6 = TunnelKind::ALL.iter().any(|kind| *kind as u8 == key.kind && ipv6(*kind));
+            let entered = if is_ipv6 {
+                enter(self.tables.tunnel_index6.entry(key), value)
+            } else {
+                enter(self.tables.tunnel_index.entry(ipv4_key(&key)), value)
+            };
+            if entered {
                 self.ends.push(End { key, value });
                 self.guard(random, &key);
             }
@@ -140,14 +152,21 @@ impl Scene {
     }
 
     /// Lets the filter know of a tunnel's receiving end, mostly of all there is to know.
-    fn guard(&mut self, random: &mut Random, end: &TunnelIndexKey) {
-        let mapped = |address: [u8; 4]| std::net::Ipv4Addr::from(address).to_ipv6_mapped().octets();
+    fn guard(&mut self, random: &mut Random, end: &TunnelIndexKey6) {
+        let kind = TunnelKind::ALL.into_iter().find(|kind| *kind as u8 == end.kind);
+        let kind = kind.expect("an end's kind is one");
+        let mapped = |address: [u8; 16]| match address {
+            [a, b, c, d, ..] if !ipv6(kind) => {
+                std::net::Ipv4Addr::new(a, b, c, d).to_ipv6_mapped().octets()
+            }
+            address => address,
+        };
+        let protocol = if vxlan(kind) { 17 } else { 47 };
         for (address, key, kind) in [
             (end.local, [0; 4], GuardKind::Endpoint),
             (end.remote, [0; 4], GuardKind::Remote),
             (end.remote, end.key, GuardKind::Way),
         ] {
-            let protocol = if end.kind == TunnelKind::VxlanIpv4 as u8 { 17 } else { 47 };
             let address = mapped(address);
             let key = GuardKey { address, key, dst_port: end.dst_port, protocol, kind: kind as u8 };
             if !random.one_in(6) {
@@ -211,6 +230,27 @@ fn flag(set: bool, flag: u16) -> u16 {
     if set { flag } else { 0 }
 }
 
+/// Takes a free place.
+fn enter<K: Ord, V>(place: Entry<'_, K, V>, value: V) -> bool {
+    match place {
+        Entry::Vacant(free) => {
+            free.insert(value);
+            true
+        }
+        Entry::Occupied(_) => false,
+    }
+}
+
+/// Whether a kind's outer header is IPv6's.
+pub(super) fn ipv6(kind: TunnelKind) -> bool {
+    [TunnelKind::VxlanIpv6, TunnelKind::GreIpv6, TunnelKind::GreKeyIpv6].contains(&kind)
+}
+
+/// Whether a kind is VXLAN.
+fn vxlan(kind: TunnelKind) -> bool {
+    [TunnelKind::VxlanIpv4, TunnelKind::VxlanIpv6].contains(&kind)
+}
+
 /// A time when events may be raised: now, or never.
 fn next_event(random: &mut Random) -> u64 {
     random.of(&[0, 0, u64::MAX])
@@ -237,7 +277,7 @@ fn tunnel(
     random: &mut Random,
     control: &Control,
     uplink: u32,
-) -> (TunnelValue, [TunnelIndexKey; 2]) {
+) -> (TunnelValue, [TunnelIndexKey6; 2]) {
     let flag = |set, flag| if set { flag } else { 0 };
     let df = !random.one_in(4);
     let source_port_min = random.word();
@@ -250,7 +290,8 @@ fn tunnel(
         flags: flag(!random.one_in(16), TunnelFlags::READY)
             | flag(random.one_in(4), TunnelFlags::TOS_INHERIT)
             | flag(random.one_in(4), TunnelFlags::TTL_INHERIT)
-            | flag(!df, TunnelFlags::NEEDS_ID),
+            | flag(!df, TunnelFlags::NEEDS_ID)
+            | flag(random.one_in(2), TunnelFlags::FLOW_LABEL),
         active: random.below(2) as u8,
         tos: random.byte(),
         ttl: random.byte(),
@@ -267,36 +308,47 @@ fn path(
     control: &Control,
     uplink: u32,
     df: bool,
-) -> (TunnelPath, TunnelIndexKey) {
-    let kind = random.of(&KINDS);
+) -> (TunnelPath, TunnelIndexKey6) {
+    let kind = random.of(&TunnelKind::ALL);
     // Few addresses, so that tunnels differ in one thing alone.
-    let local = [192, 0, 2, 1 + random.below(2) as u8];
-    let remote = [192, 0, 2, 10 + random.below(4) as u8];
+    let (here, there) = (1 + random.below(2) as u8, 10 + random.below(4) as u8);
+    let address = |last| match ipv6(kind) {
+        false => [&[192, 0, 2, last][..], &[0; 12]].concat(),
+        true => [&[0x20, 0x01, 0x0d, 0xb8][..], &[0; 11], &[last]].concat(),
+    };
+    let (local, remote) = (address(here), address(there));
     let key: u32 = match kind {
-        TunnelKind::GreIpv4 => 0,
-        TunnelKind::VxlanIpv4 => random.of(&[0, 1, 42, 0xff_ffff]),
-        TunnelKind::GreKeyIpv4 => random.of(&[0, 1, 42, u32::MAX]),
+        TunnelKind::GreIpv4 | TunnelKind::GreIpv6 => 0,
+        TunnelKind::VxlanIpv4 | TunnelKind::VxlanIpv6 => random.of(&[0, 1, 42, 0xff_ffff]),
+        TunnelKind::GreKeyIpv4 | TunnelKind::GreKeyIpv6 => random.of(&[0, 1, 42, u32::MAX]),
     };
     let used: Vec<_> = control.vxlan_ports.into_iter().filter(|port| *port != [0; 2]).collect();
-    let dst_port = if kind == TunnelKind::VxlanIpv4 { random.of(&used) } else { [0; 2] };
+    let dst_port = if vxlan(kind) { random.of(&used) } else { [0; 2] };
 
     let mut header = Vec::with_capacity(TEMPLATE_LEN);
-    header.extend([0x02, 0, 0, 0, 1, 2, 0x02, 0, 0, 0, 1, 1, 0x08, 0x00]);
-    let flags = if df { 0x40 } else { 0 };
-    let protocol = if kind == TunnelKind::VxlanIpv4 { 17 } else { 47 };
-    header.extend([0x45, 0, 0, 0, 0, 0, flags, 0, 0, protocol, 0, 0]);
-    header.extend(local.into_iter().chain(remote));
-    let checksum_seed = header[14..34]
-        .chunks(2)
-        .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])))
-        .sum();
+    header.extend([0x02, 0, 0, 0, 1, 2, 0x02, 0, 0, 0, 1, 1]);
+    let protocol = if vxlan(kind) { 17 } else { 47 };
+    let mut checksum_seed = 0;
+    if ipv6(kind) {
+        let label = if random.one_in(4) { [0x0f, 0xed, 0xcb] } else { [0; 3] };
+        header.extend([0x86, 0xdd, 0x60, label[0], label[1], label[2], 0, 0, protocol, 0]);
+        header.extend(local.iter().chain(&remote));
+    } else {
+        let flags = if df { 0x40 } else { 0 };
+        header.extend([0x08, 0x00, 0x45, 0, 0, 0, 0, 0, flags, 0, 0, protocol, 0, 0]);
+        header.extend(local[..4].iter().chain(&remote[..4]));
+        checksum_seed = header[14..34]
+            .chunks(2)
+            .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])))
+            .sum();
+    }
     match kind {
-        TunnelKind::VxlanIpv4 => {
+        TunnelKind::VxlanIpv4 | TunnelKind::VxlanIpv6 => {
             header.extend([0, 0, dst_port[0], dst_port[1], 0, 0, 0, 0, 0x08, 0, 0, 0]);
             header.extend((key << 8).to_be_bytes());
         }
-        TunnelKind::GreIpv4 => header.extend([0, 0, 0x65, 0x58]),
-        TunnelKind::GreKeyIpv4 => {
+        TunnelKind::GreIpv4 | TunnelKind::GreIpv6 => header.extend([0, 0, 0x65, 0x58]),
+        TunnelKind::GreKeyIpv4 | TunnelKind::GreKeyIpv6 => {
             header.extend([0x20, 0, 0x65, 0x58]);
             header.extend(key.to_be_bytes());
         }
@@ -307,13 +359,13 @@ fn path(
         checksum_seed,
         uplink,
         mtu: random.of(&MTUS),
-        kind: if random.one_in(32) { random.of(&[0, 4, 255]) } else { kind as u8 },
+        kind: if random.one_in(32) { random.of(&[0, 7, 255]) } else { kind as u8 },
         next_hop_family: 2,
         ..TunnelPath::default()
     };
-    let back = TunnelIndexKey {
-        remote,
-        local,
+    let back = TunnelIndexKey6 {
+        remote: remote.try_into().expect("sixteen bytes"),
+        local: local.try_into().expect("sixteen bytes"),
         key: key.to_be_bytes(),
         dst_port,
         kind: kind as u8,

@@ -5,8 +5,11 @@ use ovs_ebpf_common::{
     abi::{GuardKey, GuardKind},
 };
 
-use super::read::{self, ETHERNET, IP, UDP};
+use super::read::{self, ETHERNET, IP};
 use super::{Model, Received};
+
+/// Where UDP or GRE begins, behind IPv4 without options.
+const UDP: usize = IP + 20;
 
 /// A GRE header's flags (RFC 2784, RFC 2890, and RFC 1701's routing).
 const CHECKSUM: u8 = 0x80;
@@ -34,7 +37,9 @@ impl Model {
             _ => return Ok(()),
         };
         let guard = |address: usize, key: [u8; 4], kind: GuardKind| GuardKey {
-            address: std::net::Ipv4Addr::from(read::four(frame, address)).to_ipv6_mapped().octets(),
+            address: std::net::Ipv4Addr::from(read::some::<4>(frame, address))
+                .to_ipv6_mapped()
+                .octets(),
             key,
             dst_port: if gre { [0; 2] } else { read::word(frame, UDP + 2).to_be_bytes() },
             protocol,
@@ -68,10 +73,10 @@ impl Model {
         }
         let key = if gre {
             let at = UDP + 4 + if has(CHECKSUM) { 4 } else { 0 };
-            if has(KEY) { read::four(frame, at) } else { [0; 4] }
+            if has(KEY) { read::some(frame, at) } else { [0; 4] }
         } else {
-            let [vni @ .., reserved] = read::four(frame, UDP + 12);
-            if read::four(frame, UDP + 8) != [0x08, 0, 0, 0] || reserved != 0 {
+            let [vni @ .., reserved] = read::some::<4>(frame, UDP + 12);
+            if read::some(frame, UDP + 8) != [0x08, 0, 0, 0] || reserved != 0 {
                 return Err(Reason::Malformed);
             }
             [0, vni[0], vni[1], vni[2]]

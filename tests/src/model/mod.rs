@@ -15,6 +15,7 @@
 mod filter;
 mod forwarding;
 mod ingress;
+mod outer;
 mod read;
 
 use std::collections::BTreeMap;
@@ -24,7 +25,7 @@ use ovs_ebpf_common::{
     Reason,
     abi::{
         Control, Event, FdbKey, FdbValue, GuardKey, GuardValue, PortValue, Program, TunnelCounters,
-        TunnelIndexKey, TunnelIndexValue, TunnelValue, UplinkValue,
+        TunnelIndexKey, TunnelIndexKey6, TunnelIndexValue, TunnelValue, UplinkValue,
     },
 };
 
@@ -43,6 +44,8 @@ pub struct Tables {
     pub tunnels: BTreeMap<u32, TunnelValue>,
     /// `tunnel_index`.
     pub tunnel_index: BTreeMap<TunnelIndexKey, TunnelIndexValue>,
+    /// `tunnel_index6`.
+    pub tunnel_index6: BTreeMap<TunnelIndexKey6, TunnelIndexValue>,
     /// `guards`.
     pub guards: BTreeMap<GuardKey, GuardValue>,
     /// `xdp_uplinks`, by ifindex.
@@ -83,8 +86,12 @@ pub struct Forwarded {
     pub tag: Option<[u8; 4]>,
     /// UDP source ports that the flow may be given; `None` where there is nothing to choose.
     pub source_port: Option<RangeInclusive<u16>>,
+    /// Where in the frame that port is.
+    source_port_at: usize,
     /// Whether the outer IPv4 identification may be any.
     pub any_identification: bool,
+    /// Whether the outer IPv6 flow label may be any.
+    pub any_flow_label: bool,
 }
 
 /// The programs, with their maps.
@@ -130,21 +137,36 @@ impl Model {
 impl Forwarded {
     /// A frame that leaves nothing to choose.
     fn exactly(frame: Vec<u8>, tag: Option<[u8; 4]>) -> Self {
-        Self { frame, tag, source_port: None, any_identification: false }
+        Self {
+            frame,
+            tag,
+            source_port: None,
+            source_port_at: 0,
+            any_identification: false,
+            any_flow_label: false,
+        }
     }
 
     /// The frame with the choices that `seen` shows, as far as the kernel is free to make them.
     #[must_use]
     pub fn with_choices_of(mut self, seen: &[u8]) -> Vec<u8> {
         let word = |at: usize| seen.get(at..at + 2).map(|word| [word[0], word[1]]);
-        if let (Some(ports), Some(port)) = (&self.source_port, word(read::UDP))
+        let at = self.source_port_at;
+        if let (Some(ports), Some(port)) = (&self.source_port, word(at))
             && ports.contains(&u16::from_be_bytes(port))
         {
-            self.frame[read::UDP..read::UDP + 2].copy_from_slice(&port);
+            self.frame[at..at + 2].copy_from_slice(&port);
         }
         if let (true, Some(identification)) = (self.any_identification, word(read::IP + 4)) {
             self.frame[read::IP + 4..read::IP + 6].copy_from_slice(&identification);
-            read::set_ipv4_checksum(&mut self.frame[read::IP..read::UDP]);
+            read::set_ipv4_checksum(&mut self.frame[read::IP..read::IP + 20]);
+        }
+        if let (true, Some([_, high]), Some(low)) =
+            (self.any_flow_label, word(read::IP), word(read::IP + 2))
+        {
+            // Twenty bits, behind the traffic class.
+            self.frame[read::IP + 1] = self.frame[read::IP + 1] & 0xf0 | high & 0x0f;
+            self.frame[read::IP + 2..read::IP + 4].copy_from_slice(&low);
         }
         self.frame
     }

@@ -4,10 +4,8 @@ use ovs_ebpf_common::Reason;
 
 /// Bytes of an Ethernet header.
 pub(super) const ETHERNET: usize = 14;
-/// Where the outer IPv4 header begins.
+/// Where the outer IP header begins.
 pub(super) const IP: usize = ETHERNET;
-/// Where the outer UDP or GRE header begins: behind IPv4 without options.
-pub(super) const UDP: usize = IP + 20;
 
 /// A frame of the overlay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +16,8 @@ pub(super) struct Overlay {
     pub(super) tos: u8,
     /// TTL or hop limit.
     pub(super) ttl: u8,
+    /// IPv6, with a header behind it that may hold a tunnel encapsulation limit.
+    pub(super) ipv6_options: bool,
     /// The transport header's length in a segment of a GSO packet, with everything before it;
     /// `None` where the headers do not tell.
     pub(super) headers_of_segments: Option<usize>,
@@ -35,7 +35,7 @@ pub(super) fn untag(frame: &[u8]) -> Result<(Vec<u8>, Option<[u8; 4]>), Reason> 
     if without.len() < ETHERNET + 20 {
         return Err(Reason::Truncated);
     }
-    Ok((without, Some(four(frame, 12))))
+    Ok((without, Some(frame[12..16].try_into().expect("four bytes"))))
 }
 
 /// Reads a frame of the overlay, without its VLAN tag. IEEE 802.3, RFC 791, RFC 8200.
@@ -66,6 +66,8 @@ pub(super) fn overlay(frame: &[u8]) -> Result<Overlay, Reason> {
         source: source(frame),
         tos,
         ttl,
+        // Hop-by-hop options, routing, authentication, destination options.
+        ipv6_options: frame[12] == 0x86 && [0, 43, 51, 60].contains(&protocol),
         headers_of_segments,
     })
 }
@@ -80,9 +82,26 @@ pub(super) fn word(bytes: &[u8], at: usize) -> u16 {
     u16::from_be_bytes([bytes[at], bytes[at + 1]])
 }
 
-/// A header's 32 bits.
-pub(super) fn four(bytes: &[u8], at: usize) -> [u8; 4] {
-    bytes[at..at + 4].try_into().expect("four bytes")
+/// So many bytes of a header.
+pub(super) fn some<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    bytes[at..at + N].try_into().expect("as many bytes")
+}
+
+/// The frame with another TOS or traffic class than `from`. An IPv4 header's checksum is as right or
+/// wrong as it was (RFC 1624, as the kernel adds: from, and the complement of to).
+pub(super) fn with_tos(frame: &[u8], from: u8, to: u8) -> Vec<u8> {
+    let mut frame = frame.to_vec();
+    let ipv4 = frame[12] == 0x08;
+    let ip = &mut frame[ETHERNET..];
+    if ipv4 {
+        ip[1] = to;
+        let terms = [[ip[10], ip[11]], [0, from], [0xff, !to]].concat();
+        ip[10..12].copy_from_slice(&ones_complement_sum(&terms).to_be_bytes());
+    } else {
+        ip[0] = ip[0] / 16 * 16 + to / 16;
+        ip[1] = ip[1] % 16 + to % 16 * 16;
+    }
+    frame
 }
 
 /// RFC 1071: the ones' complement sum of 16-bit words. Over a header with a right checksum: 0xffff.

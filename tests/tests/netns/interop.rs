@@ -12,10 +12,10 @@ use ovs_ebpf_tests::lab::{
 
 use crate::accelerated::{Accelerated, Ends, INTERVAL, LIMIT, count, is_fast, share};
 
-const ETHERNET: usize = 14;
+pub(crate) const ETHERNET: usize = 14;
 const IPV4: usize = 20;
 /// Outer Ethernet, IPv4, UDP and VXLAN.
-const OUTER: usize = ETHERNET + IPV4 + 8 + 8;
+pub(crate) const OUTER: usize = ETHERNET + IPV4 + 8 + 8;
 const DONT_FRAGMENT: u8 = 0x40;
 const TCP: u8 = 6;
 /// A full frame on the underlay.
@@ -23,7 +23,7 @@ const FULL: usize = ETHERNET + 1500;
 
 /// Replaces the vxlan port of both hosts: `first` and `second` are options for `ip link add … type
 /// vxlan`, without the addresses.
-fn tunnels(first: &str, second: &str) -> Result<Lab> {
+pub(crate) fn tunnels(first: &str, second: &str) -> Result<Lab> {
     let lab = Lab::pair()?;
     for (host, other, options) in [(0, 1, first), (1, 0, second)] {
         let (local, remote) = (lab.host(host).underlay(), lab.host(other).underlay());
@@ -36,7 +36,9 @@ fn tunnels(first: &str, second: &str) -> Result<Lab> {
 }
 
 /// Everything that ought to work over a tunnel, both ways, and nearly all of it fast.
-fn works(pair: &Accelerated, what: &str) -> Result<()> {
+pub(crate) fn works(pair: &Accelerated, what: &str) -> Result<()> {
+    // Over IPv6 what reaches a host before its tunnel is made counts as one.
+    let before = checksum_errors(pair)?;
     for (from, to) in pair.ways() {
         let counted = pair.counted(|| {
             for size in [56, 1422, 9000] {
@@ -48,15 +50,22 @@ fn works(pair: &Accelerated, what: &str) -> Result<()> {
         })?;
         assert!(share(&counted) >= 0.95, "{what}: {counted:?}");
     }
-    for host in pair.lab.hosts() {
-        assert_eq!(counters::checksum_errors(host)?, 0, "{what}");
-        assert_eq!(counters::checksum_errors(host.container(0))?, 0, "{what}");
-    }
+    assert_eq!(checksum_errors(pair)?, before, "{what}");
     Ok(())
 }
 
+/// What hosts and containers have thrown away for a wrong checksum, each.
+fn checksum_errors(pair: &Accelerated) -> Result<Vec<u64>> {
+    let hosts = pair.lab.hosts().iter();
+    hosts
+        .flat_map(|host| {
+            [counters::checksum_errors(host), counters::checksum_errors(host.container(0))]
+        })
+        .collect()
+}
+
 /// A datagram as it crosses the underlay, told by its inner destination port.
-fn on_the_wire(capture: &mut Capture, flow: &Datagrams, size: usize) -> Result<Vec<u8>> {
+pub(crate) fn on_the_wire(capture: &mut Capture, flow: &Datagrams, size: usize) -> Result<Vec<u8>> {
     let port = flow.sender().peer_addr()?.port().to_be_bytes();
     let inner = match flow.sender().peer_addr()?.ip() {
         IpAddr::V4(_) => IPV4,
@@ -93,7 +102,7 @@ fn header_sum(header: &[u8]) -> u16 {
 }
 
 /// Switches both hosts' bridges and waits until the stations are fast, or not.
-fn accelerate(pair: &Accelerated, on: bool) -> Result<()> {
+pub(crate) fn accelerate(pair: &Accelerated, on: bool) -> Result<()> {
     for loader in &pair.loaders {
         loader.accelerate("br-ex", on)?;
         wait_until(LIMIT, "the switch", || {

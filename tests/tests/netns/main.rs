@@ -3,6 +3,7 @@
 mod cleanup;
 mod daemon;
 mod docker;
+mod ecn;
 mod filter;
 mod gate;
 mod hostile;
@@ -10,6 +11,7 @@ mod interop;
 mod local;
 mod mistakes;
 mod network;
+mod over_ipv6;
 mod slow_path;
 mod stations;
 mod support;

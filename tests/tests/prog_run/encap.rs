@@ -15,7 +15,10 @@ use crate::run::too_short;
 const PROGRAM: Program = Program::PortIngress;
 const ID: usize = 18;
 const CHECKSUM: usize = 24;
+/// Over IPv4.
 const SOURCE_PORT: usize = 34;
+/// Over IPv6.
+const SOURCE_PORT_IPV6: usize = 54;
 
 #[test]
 fn every_frame_is_encapsulated_as_scapy_does() {
@@ -39,13 +42,15 @@ fn every_frame_is_encapsulated_as_scapy_does() {
 /// Checks what a sender may choose, and replaces it with the vector's choice: the UDP source port,
 /// and the identification of a packet that may be fragmented.
 fn take_own_choices(frame: &mut [u8], vector: &Encap) {
+    let is_ipv6 = vector.tunnel.remote.is_ipv6();
     if let Some(port) = vector.source_port {
-        let own = word(frame, SOURCE_PORT);
+        let at = if is_ipv6 { SOURCE_PORT_IPV6 } else { SOURCE_PORT };
+        let own = word(frame, at);
         let (first, span) = SOURCE_PORTS;
         assert!((first..=first + span).contains(&own), "{}: source port {own}", vector.name);
-        frame[SOURCE_PORT..SOURCE_PORT + 2].copy_from_slice(&port.to_be_bytes());
+        frame[at..at + 2].copy_from_slice(&port.to_be_bytes());
     }
-    if !vector.tunnel.df {
+    if !vector.tunnel.df && !is_ipv6 {
         // RFC 1624, equation 3, for an identification that becomes zero.
         let sum = u32::from(!word(frame, CHECKSUM)) + u32::from(!word(frame, ID));
         let checksum = !((sum & 0xffff) + (sum >> 16)) as u16;

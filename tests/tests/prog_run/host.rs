@@ -12,10 +12,10 @@ use nix::sched::{CloneFlags, unshare};
 use ovs_ebpf_common::{
     PACKET_REASONS, Reason,
     abi::{
-        Control, Event, FdbFlags, FdbKey, FdbValue, GuardKey, GuardValue, PortFlags, PortValue,
-        Program, ProgramCounters, SourceCounters, SourceKey, TunnelCounters, TunnelFlags,
-        TunnelIndexFlags, TunnelIndexKey, TunnelIndexValue, TunnelKind, TunnelPath, TunnelValue,
-        UplinkValue, VXLAN_PORTS,
+        Control, Event, FdbFlags, FdbKey, FdbValue, GuardKey, GuardValue, IndexKey, PortFlags,
+        PortValue, Program, ProgramCounters, SourceCounters, SourceKey, TunnelCounters,
+        TunnelFlags, TunnelIndexFlags, TunnelIndexKey, TunnelIndexKey6, TunnelIndexValue,
+        TunnelKind, TunnelPath, TunnelValue, UplinkValue, VXLAN_PORTS,
     },
     wire::outer::{self, Outer},
 };
@@ -80,6 +80,7 @@ pub(crate) struct Host {
     pub(crate) fdb: HashMap<MapData, FdbKey, FdbValue>,
     tunnels: Array<MapData, TunnelValue>,
     pub(crate) tunnel_index: HashMap<MapData, TunnelIndexKey, TunnelIndexValue>,
+    pub(crate) tunnel_index6: HashMap<MapData, TunnelIndexKey6, TunnelIndexValue>,
     counters: PerCpuArray<MapData, ProgramCounters>,
     tunnel_counters: PerCpuArray<MapData, TunnelCounters>,
     events: Option<RingBuf<MapData>>,
@@ -138,6 +139,7 @@ impl Host {
             fdb: map(&mut ebpf, "fdb"),
             tunnels: map(&mut ebpf, "tunnels"),
             tunnel_index: map(&mut ebpf, "tunnel_index"),
+            tunnel_index6: map(&mut ebpf, "tunnel_index6"),
             tunnel_counters: map(&mut ebpf, "tunnel_counters"),
             events: Some(map(&mut ebpf, "events")),
             guards: map(&mut ebpf, "guards"),
@@ -225,18 +227,20 @@ impl Host {
     }
 
     /// Sets what identifies the tunnel's packets, instead of what did before.
-    pub(crate) fn set_tunnel_index(&mut self, key: TunnelIndexKey) {
-        let old: Vec<_> = self.tunnel_index.keys().collect::<Result<_, _>>().expect("tunnel_index");
-        for key in old {
-            self.tunnel_index.remove(&key).expect("tunnel_index");
-        }
+    pub(crate) fn set_tunnel_index(&mut self, key: IndexKey) {
         let value = TunnelIndexValue {
             tunnel: TUNNEL,
             bridge: BRIDGE,
             uplink: UPLINK,
             ..TunnelIndexValue::default()
         };
-        self.tunnel_index.insert(key, value, 0).expect("tunnel_index");
+        let (mut over_ipv4, mut over_ipv6) = (BTreeMap::new(), BTreeMap::new());
+        match key {
+            IndexKey::Ipv4(key) => drop(over_ipv4.insert(key, value)),
+            IndexKey::Ipv6(key) => drop(over_ipv6.insert(key, value)),
+        }
+        replace(&mut self.tunnel_index, &over_ipv4);
+        replace(&mut self.tunnel_index6, &over_ipv6);
     }
 
     /// Makes the maps say what the tables do and nothing else.
@@ -244,6 +248,7 @@ impl Host {
         replace(&mut self.ports, &tables.ports);
         replace(&mut self.fdb, &tables.fdb);
         replace(&mut self.tunnel_index, &tables.tunnel_index);
+        replace(&mut self.tunnel_index6, &tables.tunnel_index6);
         replace(&mut self.guards, &tables.guards);
         replace(&mut self.uplinks, &tables.uplinks);
         for id in std::mem::take(&mut self.tunnels_set) {
@@ -381,6 +386,20 @@ impl Host {
         }
     }
 
+    /// Takes from the filter all that it knows.
+    pub(crate) fn forget_guards(&mut self) {
+        replace(&mut self.guards, &BTreeMap::new());
+    }
+
+    /// Has a device receive copies of a frame through the filter, as its driver would. Those that pass
+    /// go up the stack.
+    pub(crate) fn filter_live(&self, ifindex: u32, frame: &[u8], copies: u32) {
+        let name = Program::UplinkXdp.name();
+        let loaded: &Xdp = self.ebpf.program(name).expect("loaded").try_into().expect("for XDP");
+        run::run_xdp_live(loaded, ifindex, frame, copies)
+            .unwrap_or_else(|error| panic!("{name}: {error:?}"));
+    }
+
     /// Which of a program's counters moved since this was last asked, and by how much: 0 packets,
     /// 1 bytes, from 2 on the reasons by their code.
     pub(crate) fn moved(&mut self, program: Program) -> Vec<(usize, u64)> {
@@ -419,10 +438,13 @@ pub(crate) fn behind_tunnel() -> FdbValue {
 
 /// What the maps call a vector's tunnel.
 pub(crate) fn kind(tunnel: &Tunnel) -> TunnelKind {
-    match (tunnel.kind, tunnel.key) {
-        (Kind::Vxlan, _) => TunnelKind::VxlanIpv4,
-        (Kind::Gre, None) => TunnelKind::GreIpv4,
-        (Kind::Gre, Some(_)) => TunnelKind::GreKeyIpv4,
+    match (tunnel.kind, tunnel.key, tunnel.remote.is_ipv6()) {
+        (Kind::Vxlan, _, false) => TunnelKind::VxlanIpv4,
+        (Kind::Gre, None, false) => TunnelKind::GreIpv4,
+        (Kind::Gre, Some(_), false) => TunnelKind::GreKeyIpv4,
+        (Kind::Vxlan, _, true) => TunnelKind::VxlanIpv6,
+        (Kind::Gre, None, true) => TunnelKind::GreIpv6,
+        (Kind::Gre, Some(_), true) => TunnelKind::GreKeyIpv6,
     }
 }
 
@@ -434,11 +456,12 @@ pub(crate) fn sender_end(tunnel: &Tunnel) -> TunnelValue {
         &Outer {
             destination_mac: tunnel.next_hop_mac,
             source_mac: tunnel.source_mac,
-            local: tunnel.local.octets(),
-            remote: tunnel.remote.octets(),
+            local: tunnel.local,
+            remote: tunnel.remote,
             key: tunnel.key.unwrap_or(0),
             dst_port: tunnel.destination_port.unwrap_or(0),
             df: tunnel.df,
+            flow_label: 0,
         },
     );
     let flag = |set, flag| if set { flag } else { 0 };
@@ -456,7 +479,7 @@ pub(crate) fn sender_end(tunnel: &Tunnel) -> TunnelValue {
         flags: TunnelFlags::READY
             | flag(tunnel.tos.is_none(), TunnelFlags::TOS_INHERIT)
             | flag(tunnel.ttl.is_none(), TunnelFlags::TTL_INHERIT)
-            | flag(!tunnel.df, TunnelFlags::NEEDS_ID),
+            | flag(!tunnel.df && !kind.is_ipv6(), TunnelFlags::NEEDS_ID),
         // The other slot stays empty, to see that it is not used.
         active: 1,
         tos: tunnel.tos.unwrap_or(0),
@@ -468,16 +491,11 @@ pub(crate) fn sender_end(tunnel: &Tunnel) -> TunnelValue {
     }
 }
 
-/// The key of `tunnel_index` at the tunnel's receiving end.
-pub(crate) fn receiver_key(tunnel: &Tunnel) -> TunnelIndexKey {
-    TunnelIndexKey {
-        remote: tunnel.local.octets(),
-        local: tunnel.remote.octets(),
-        key: tunnel.key.unwrap_or(0).to_be_bytes(),
-        dst_port: tunnel.destination_port.unwrap_or(0).to_be_bytes(),
-        kind: kind(tunnel) as u8,
-        reserved: 0,
-    }
+/// What identifies its packets at the tunnel's receiving end.
+pub(crate) fn receiver_key(tunnel: &Tunnel) -> IndexKey {
+    let (remote, local) = (tunnel.local, tunnel.remote);
+    let (key, dst_port) = (tunnel.key.unwrap_or(0), tunnel.destination_port.unwrap_or(0));
+    IndexKey::new(kind(tunnel), remote, local, key, dst_port)
 }
 
 /// The reason of this name.

@@ -1,6 +1,7 @@
 //! The loaded programs, one frame at a time through `BPF_PROG_TEST_RUN`: verdict, whole frame, and
 //! which counter moved. Needs root.
 
+mod cost;
 mod decap;
 mod differential;
 mod encap;
@@ -10,6 +11,7 @@ mod flat;
 mod flows;
 mod host;
 mod hostile;
+mod live;
 mod oracle;
 mod run;
 mod size;

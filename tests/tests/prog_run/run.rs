@@ -11,7 +11,9 @@
 //!   longer than a page less headroom and the skb's own data, 3,712 bytes on x86-64.
 //! - A redirect is a return value; nothing is sent.
 
-use aya::programs::{ProgramError, SchedClassifier, TestRun as _, TestRunOptions, Xdp};
+use aya::programs::{
+    ProgramError, SchedClassifier, TestRun as _, TestRunAttrs, TestRunOptions, Xdp,
+};
 
 /// `TC_ACT_UNSPEC`: the next filter on the hook decides, in the end the bridge.
 pub(crate) const PASS: i32 = -1;
@@ -89,10 +91,7 @@ pub(crate) fn run_xdp(
     ifindex: u32,
     frame: &[u8],
 ) -> Result<(u32, Vec<u8>), ProgramError> {
-    // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
-    let mut context = [0; 24];
-    put(&mut context, 4, frame.len() as u32);
-    put(&mut context, 12, ifindex);
+    let context = xdp_context(ifindex, frame);
     let mut after = vec![0; frame.len() + ROOM];
     let options = TestRunOptions {
         data_in: Some(frame),
@@ -103,6 +102,33 @@ pub(crate) fn run_xdp(
     let result = program.test_run(options)?;
     after.truncate(result.data_size_out as usize);
     Ok((result.return_value, after))
+}
+
+/// Has a device receive copies of a frame, 64 at once (NAPI's usual budget), through an XDP program
+/// whose verdicts count.
+pub(crate) fn run_xdp_live(
+    program: &Xdp,
+    ifindex: u32,
+    frame: &[u8],
+    copies: u32,
+) -> Result<(), ProgramError> {
+    let context = xdp_context(ifindex, frame);
+    let options = TestRunOptions {
+        data_in: Some(frame),
+        ctx_in: Some(&context),
+        repeat: copies,
+        attrs: TestRunAttrs::new().xdp_live_frames(64),
+        ..TestRunOptions::new()
+    };
+    program.test_run(options).map(drop)
+}
+
+/// `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
+fn xdp_context(ifindex: u32, frame: &[u8]) -> [u8; 24] {
+    let mut context = [0; 24];
+    put(&mut context, 4, frame.len() as u32);
+    put(&mut context, 12, ifindex);
+    context
 }
 
 /// Whether the kernel refuses to run a program on the frame: it ends before the IP header does that its

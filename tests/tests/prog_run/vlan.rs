@@ -1,11 +1,14 @@
 //! Frames with and without VLAN tags, on a wire: reception takes a tag out of the frame before the
 //! programs see it, which a test run does not.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::IpAddr,
+    time::{Duration, Instant},
+};
 
 use aya::programs::TcAttachType;
 use ovs_ebpf_common::abi::{
-    FdbFlags, FdbKey, FdbValue, NO_VLAN, PortFlags, PortValue, Program, TunnelIndexFlags,
+    FdbFlags, FdbKey, FdbValue, IndexKey, NO_VLAN, PortFlags, PortValue, Program, TunnelIndexFlags,
     TunnelIndexValue,
 };
 use ovs_ebpf_tests::vectors::{self, Vlan, VlanFate, Way};
@@ -70,7 +73,8 @@ impl Wired {
         };
         self.host.ports.insert(PORT, port, 0).expect("ports");
         let mut tunnel = sender_end(&vector.tunnel);
-        tunnel.paths[1].next_hop[..4].copy_from_slice(&vector.tunnel.remote.octets());
+        let IpAddr::V4(remote) = vector.tunnel.remote else { panic!("{}: IPv4", vector.name) };
+        tunnel.paths[1].next_hop[..4].copy_from_slice(&remote.octets());
         self.host.set_tunnel(tunnel);
         let key = receiver_key(&vector.tunnel);
         self.host.set_tunnel_index(key);
@@ -82,11 +86,11 @@ impl Wired {
             flags: flag(TunnelIndexFlags::TAGGED),
             next_event: 0,
         };
+        let IndexKey::Ipv4(key) = key else { panic!("{}: IPv4", vector.name) };
         self.host.tunnel_index.insert(key, index, 0).expect("tunnel_index");
         // What the programs remember of the FDB, they ask anew.
         self.host.set_lease(u64::MAX);
         let neighbour = vector.tunnel.next_hop_mac.map(|byte| format!("{byte:02x}")).join(":");
-        let remote = vector.tunnel.remote;
         host::ip(&format!(
             "neighbour replace {remote} lladdr {neighbour} nud permanent dev dev{UPLINK}"
         ));

@@ -8,6 +8,7 @@ mod flat;
 mod gate;
 mod gretap;
 mod interop;
+mod over_ipv6;
 mod resilience;
 mod stations;
 mod support;

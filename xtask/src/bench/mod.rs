@@ -14,6 +14,7 @@ mod report;
 mod rounds;
 mod table;
 mod testbed;
+mod xdp;
 
 use std::{
     fs,
@@ -51,6 +52,10 @@ pub struct BenchArgs {
     /// instructions: no noise, whatever else this machine does
     #[arg(long)]
     instructions: bool,
+    /// Time what it costs to discard a packet: the filter on the uplink (accelerate.xdp) against the
+    /// same rules in nftables
+    #[arg(long, exclusive = true)]
+    xdp: bool,
     /// These paths only
     #[arg(long, value_enum, value_name = "PATH", value_delimiter = ',')]
     only: Vec<DataPath>,
@@ -78,6 +83,9 @@ pub struct BenchArgs {
 /// When set-up, building, a measurement or the daemon fails; what was set up in the kernel is removed
 /// before.
 pub fn run(args: &BenchArgs) -> Result<()> {
+    if args.xdp {
+        return xdp::run();
+    }
     let in_machine = args.vm.is_some() || args.instructions;
     let loader = match &args.loader {
         Some(loader) => loader.clone(),

@@ -2,14 +2,10 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 
-use super::binaries;
-use crate::{
-    setup::{self, Purpose},
-    sudo,
-};
+use super::prog_run;
 
 /// Arguments of `cargo xtask differential`.
 #[derive(Args)]
@@ -27,24 +23,13 @@ pub struct DifferentialArgs {
 /// # Errors
 /// When set-up or building fails, or model and programs differ.
 pub fn run(args: &DifferentialArgs) -> Result<()> {
-    setup::ensure(Purpose::Test)?;
-    let binaries = binaries::build(&["--package", "ovs-ebpf-tests", "--test", "prog_run"])?;
-    let [binary] = binaries.as_slice() else {
-        bail!("cargo built {} test programs instead of prog_run", binaries.len());
-    };
-    sudo::authenticate("for BPF programs")?;
     let seed = args.seed.unwrap_or_else(|| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         u64::from(now.subsec_nanos()) | now.as_secs() << 32
     });
-    let status = sudo::command(&binary.executable)
-        .args(["differential::", "--nocapture", "--test-threads=1"])
-        .env("OVS_EBPF_SEED", seed.to_string())
-        .env("OVS_EBPF_FRAMES", args.frames.to_string())
-        .current_dir(&binary.package_dir)
-        .status()
-        .with_context(|| format!("cannot start {}", binary.executable.display()))?;
-    if !status.success() {
+    let environment =
+        [("OVS_EBPF_SEED", seed.to_string()), ("OVS_EBPF_FRAMES", args.frames.to_string())];
+    if !prog_run::run("differential::", &environment)? {
         bail!("the differential test failed; once more: --seed {seed} --frames {}", args.frames);
     }
     Ok(())

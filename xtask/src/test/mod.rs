@@ -2,6 +2,7 @@
 
 mod binaries;
 pub mod differential;
+pub(crate) mod prog_run;
 mod tally;
 mod vm;
 

@@ -108,7 +108,7 @@ pub fn accept_gre(
     accept_ipv4(header, frame_len)?;
     let key = match kind {
         TunnelKind::GreKeyIpv4 => [header[L4 + 4], header[L4 + 5], header[L4 + 6], header[L4 + 7]],
-        TunnelKind::GreIpv4 | TunnelKind::VxlanIpv4 => [0; 4],
+        _ => [0; 4],
     };
     Ok(accepted(header, kind, key, [0; 2]))
 }

@@ -1,10 +1,16 @@
 //! The outer header as a template: built once per tunnel, patched per packet.
 
-use network_types::ip::{IpProto, Ipv4Hdr};
+use core::net::{IpAddr, Ipv4Addr};
+
+use network_types::{
+    ip::{IpProto, Ipv4Hdr},
+    udp::UdpHdr,
+    vxlan::VxlanHdr,
+};
 
 use super::{
-    CHECKSUM, DESTINATION, ETHER_TYPE_IPV4, FRAGMENT, ID, IP, L4, PROTOCOL, SOURCE, TOS, TOTAL_LEN,
-    TTL, UDP_DESTINATION, UDP_LEN, UDP_SOURCE, VXLAN,
+    CHECKSUM, DESTINATION, ETHER_TYPE, ETHER_TYPE_IPV4, FRAGMENT, ID, IP, L4, PROTOCOL, SOURCE,
+    TOS, TOTAL_LEN, TTL, UDP_LEN, UDP_SOURCE,
 };
 use crate::{
     abi::{TEMPLATE_LEN, TunnelKind},
@@ -19,51 +25,83 @@ pub struct Outer {
     /// The uplink's MAC.
     pub source_mac: [u8; 6],
     /// This host's address.
-    pub local: [u8; 4],
-    /// The other host's address.
-    pub remote: [u8; 4],
+    pub local: IpAddr,
+    /// The other host's address, of the same family.
+    pub remote: IpAddr,
     /// VNI or GRE key; not used without key.
     pub key: u32,
     /// UDP destination port in host byte order; not used for GRE.
     pub dst_port: u16,
-    /// Don't Fragment.
+    /// Don't Fragment; not used over IPv6.
     pub df: bool,
+    /// The flow label, 20 bits, 0 where each flow has its own; not used over IPv4.
+    pub flow_label: u32,
 }
 
-/// The template of a tunnel's outer header and its IPv4 header's checksum seed
+/// The template of a tunnel's outer header and, over IPv4, the IPv4 header's checksum seed
 /// ([`ipv4::sum`] of the template).
+///
+/// # Panics
+/// Where the addresses are not of the kind's family.
 #[must_use]
 pub fn template(kind: TunnelKind, outer: &Outer) -> ([u8; TEMPLATE_LEN], u32) {
     let mut header = [0; TEMPLATE_LEN];
     header[..6].copy_from_slice(&outer.destination_mac);
     header[6..12].copy_from_slice(&outer.source_mac);
-    header[12..14].copy_from_slice(&ETHER_TYPE_IPV4);
-    header[IP] = 0x45;
-    header[FRAGMENT] = if outer.df { ipv4::DF } else { 0 };
-    header[SOURCE..SOURCE + 4].copy_from_slice(&outer.local);
-    header[DESTINATION..DESTINATION + 4].copy_from_slice(&outer.remote);
-    header[PROTOCOL] = match kind {
-        TunnelKind::VxlanIpv4 => {
-            header[UDP_DESTINATION..UDP_DESTINATION + 2]
-                .copy_from_slice(&outer.dst_port.to_be_bytes());
-            header[VXLAN..VXLAN + 8].copy_from_slice(&vxlan::encode(outer.key));
-            IpProto::Udp as u8
+    match (outer.local, outer.remote) {
+        (IpAddr::V4(local), IpAddr::V4(remote)) if !kind.is_ipv6() => {
+            write_template(&mut header, kind, outer, [local, remote]);
+            let mut ip = [0; Ipv4Hdr::LEN];
+            ip.copy_from_slice(&header[IP..L4]);
+            (header, ipv4::sum(&ip))
         }
-        TunnelKind::GreIpv4 => {
-            header[L4..L4 + gre::LEN].copy_from_slice(&gre::encode());
-            IpProto::Gre as u8
+        (IpAddr::V6(local), IpAddr::V6(remote)) if kind.is_ipv6() => {
+            super::ipv6::write_template(&mut header, kind, outer, [local, remote]);
+            (header, 0)
         }
-        TunnelKind::GreKeyIpv4 => {
-            header[L4..L4 + gre::KEY_LEN].copy_from_slice(&gre::encode_key(outer.key));
-            IpProto::Gre as u8
-        }
-    };
-    let mut ip = [0; Ipv4Hdr::LEN];
-    ip.copy_from_slice(&header[IP..L4]);
-    (header, ipv4::sum(&ip))
+        (local, remote) => panic!("{local} and {remote} are not addresses for {kind:?}"),
+    }
 }
 
-/// What differs from packet to packet.
+/// Writes the template over IPv4, from the EtherType on.
+fn write_template(
+    header: &mut [u8; TEMPLATE_LEN],
+    kind: TunnelKind,
+    outer: &Outer,
+    [local, remote]: [Ipv4Addr; 2],
+) {
+    header[ETHER_TYPE..ETHER_TYPE + 2].copy_from_slice(&ETHER_TYPE_IPV4);
+    header[IP] = ipv4::VERSION_IHL;
+    header[FRAGMENT] = if outer.df { ipv4::DF } else { 0 };
+    header[SOURCE..SOURCE + 4].copy_from_slice(&local.octets());
+    header[DESTINATION..DESTINATION + 4].copy_from_slice(&remote.octets());
+    header[PROTOCOL] = if kind.is_vxlan() { IpProto::Udp as u8 } else { IpProto::Gre as u8 };
+    write_tunnel(header, L4, kind, outer);
+}
+
+/// Writes the UDP and VXLAN headers, or GRE's, which begin at `l4`.
+pub(super) fn write_tunnel(
+    header: &mut [u8; TEMPLATE_LEN],
+    l4: usize,
+    kind: TunnelKind,
+    outer: &Outer,
+) {
+    match kind {
+        TunnelKind::VxlanIpv4 | TunnelKind::VxlanIpv6 => {
+            let vxlan = l4 + UdpHdr::LEN;
+            header[l4 + 2..l4 + 4].copy_from_slice(&outer.dst_port.to_be_bytes());
+            header[vxlan..vxlan + VxlanHdr::LEN].copy_from_slice(&vxlan::encode(outer.key));
+        }
+        TunnelKind::GreIpv4 | TunnelKind::GreIpv6 => {
+            header[l4..l4 + gre::LEN].copy_from_slice(&gre::encode());
+        }
+        TunnelKind::GreKeyIpv4 | TunnelKind::GreKeyIpv6 => {
+            header[l4..l4 + gre::KEY_LEN].copy_from_slice(&gre::encode_key(outer.key));
+        }
+    }
+}
+
+/// What differs from packet to packet over IPv4.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patch {
     /// Length of the outer IPv4 packet, in bytes: [`super::total_len`].

@@ -90,6 +90,25 @@ pub(crate) async fn dump_links(requests: &mut Requests) -> Result<Vec<LinkMessag
     Ok(links)
 }
 
+/// A link of the socket's network namespace by its name; `None` if there is none.
+pub(crate) async fn link_named(
+    requests: &mut Requests,
+    name: &str,
+) -> Result<Option<LinkMessage>, Refused> {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+    message.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    let mut found = None;
+    match requests
+        .get(RouteNetlinkMessage::GetLink(message), |frame| found = parse(frame.payload))
+        .await
+    {
+        Ok(()) => Ok(found),
+        Err(refused) if refused.error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+        Err(refused) => Err(refused),
+    }
+}
+
 fn parse(payload: &[u8]) -> Option<LinkMessage> {
     LinkMessage::parse(payload)
         .inspect_err(|error| tracing::warn!(%error, "left out a link that cannot be decoded"))
@@ -308,7 +327,7 @@ fn device(link: &Link<'_>, defaults: Defaults) -> Device {
     let mut tunnel = match (link.kind, link.data) {
         (_, Some(InfoData::Vxlan(info))) => tunnel::vxlan(info, defaults),
         (_, Some(InfoData::GreTap(info))) => tunnel::gretap(info),
-        (_, Some(InfoData::GreTap6(info))) => tunnel::ip6gretap(info),
+        (_, Some(InfoData::GreTap6(info))) => tunnel::ip6gretap(info, defaults),
         (Some(InfoKind::Veth), _) => return Device::Veth(None),
         (
             None

@@ -12,9 +12,12 @@ use super::fdb::{self, Record, VxlanPorts};
 use super::links;
 use super::tunnel::{self, Defaults};
 use crate::bridge::model::{
-    Bridge, BridgeKind, Bridges, Changes, Device, Encap, FdbEntry, FdbKey, FdbKind, Mac, Port,
-    Remote, Tunnel, Why,
+    Bridge, BridgeKind, Bridges, Changes, Device, Encap, FdbEntry, FdbKey, FdbKind, FlowLabel, Mac,
+    Port, Remote, Ttl, Tunnel, Why,
 };
+
+const DEFAULTS: Defaults =
+    Defaults { ttl: 64, source_ports: (100, 200), flow_label: FlowLabel::Flow };
 
 const MAC: Mac = Mac([2, 0, 0, 0, 0, 0x0a]);
 
@@ -75,6 +78,9 @@ mod gre {
     pub(super) const TTL: u16 = 8;
     pub(super) const TOS: u16 = 9;
     pub(super) const PMTUDISC: u16 = 10;
+    pub(super) const ENCAP_LIMIT: u16 = 11;
+    pub(super) const FLOWINFO: u16 = 12;
+    pub(super) const FLAGS: u16 = 13;
     pub(super) const ENCAP_TYPE: u16 = 14;
     pub(super) const COLLECT_METADATA: u16 = 18;
     pub(super) const IGNORE_DF: u16 = 19;
@@ -124,7 +130,7 @@ fn a_plain_gretap_has_no_key_and_inherits_the_ttl() {
     assert_eq!(found.local, Some(IpAddr::from([192, 0, 2, 1])));
     assert_eq!(found.remotes, [remote("192.0.2.2", "")]);
     assert_eq!((found.key_in, found.key_out), (None, None));
-    assert_eq!((found.ttl, found.tos, found.df), (None, Some(0), true));
+    assert_eq!((found.ttl, found.tos, found.df), (Ttl::Inherit, Some(0), true));
     assert_eq!((found.link, found.ageing), (None, None));
     assert_eq!(found.unsupported, []);
 }
@@ -143,7 +149,7 @@ fn gretap_keys_count_only_where_their_flag_is_set() {
 #[test]
 fn gretap_ttl_tos_and_device_are_read() {
     let found = gretap(&[(gre::TTL, &[9]), (gre::TOS, &[0x10]), (gre::LINK, &3_u32.to_ne_bytes())]);
-    assert_eq!((found.ttl, found.tos, found.link), (Some(9), Some(0x10), Some(3)));
+    assert_eq!((found.ttl, found.tos, found.link), (Ttl::Fixed(9), Some(0x10), Some(3)));
     assert_eq!(gretap(&[(gre::TOS, &[1])]).tos, None);
 }
 
@@ -179,18 +185,81 @@ fn gretap_options_that_are_not_reproduced_are_named() {
     );
 }
 
+/// What `ip6gre_fill_info` sends for an ip6gretap with `encaplimit none`, with `changes` instead of its
+/// own.
+fn ip6gretap(changes: &[(u16, &[u8])]) -> Tunnel {
+    let plain: [(u16, &[u8]); 9] = [
+        (gre::IFLAGS, &gre::KEY),
+        (gre::IKEY, &[0, 0, 0, 7]),
+        (gre::LOCAL, &[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
+        (gre::REMOTE, &[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]),
+        (gre::TTL, &[64]),
+        (gre::ENCAP_LIMIT, &[4]),
+        (gre::FLOWINFO, &[0; 4]),
+        (gre::FLAGS, &[1, 0, 0, 0]),
+        (gre::FWMARK, &[0; 4]),
+    ];
+    let changed = |kind| changes.iter().any(|(other, _)| *other == kind);
+    let own = plain.iter().filter(|(kind, _)| !changed(*kind));
+    let data: Vec<_> = own.chain(changes).map(|(kind, value)| attribute(*kind, value)).collect();
+    tunnel_of(port("ip6gretap", &data, &[]))
+}
+
 #[test]
 fn ip6gretap_is_gre_over_ipv6() {
-    let data = [
-        attribute(gre::IFLAGS, &gre::KEY),
-        attribute(gre::IKEY, &[0, 0, 0, 7]),
-        attribute(gre::LOCAL, &[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]),
-        attribute(gre::REMOTE, &[0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]),
-    ];
-    let found = tunnel_of(port("ip6gretap", &data, &[]));
-    assert_eq!((found.encap, found.key_in), (Encap::Gre, Some(7)));
+    let found = ip6gretap(&[]);
+    assert_eq!((found.encap, found.key_in, found.key_out), (Encap::Gre, Some(7), None));
+    assert_eq!(found.local, Some("2001:db8::1".parse().expect("an address")));
     assert_eq!(found.remotes, [remote("2001:db8::2", "")]);
-    assert_eq!(found.unsupported, [Why::new(Reason::TunnelIpv6, "2001:db8::1")]);
+    assert_eq!((found.ttl, found.tos), (Ttl::Fixed(64), Some(0)));
+    assert_eq!(found.unsupported, []);
+}
+
+#[test]
+fn ip6gretap_traffic_class_flow_label_and_hop_limit_are_read() {
+    // `ip link … tclass 0x1c flowlabel 0xfedcb`.
+    let found = ip6gretap(&[(gre::FLOWINFO, &[0x01, 0xcf, 0xed, 0xcb]), (gre::TTL, &[0])]);
+    assert_eq!((found.tos, found.flow_label), (Some(0x1c), FlowLabel::Fixed(0xf_edcb)));
+    assert_eq!(found.ttl, Ttl::Inherit);
+    assert_eq!(ip6gretap(&[(gre::FLAGS, &[3, 0, 0, 0])]).tos, None);
+    assert_eq!(ip6gretap(&[(gre::LOCAL, &[0; 16])]).local, None);
+}
+
+#[test]
+fn ip6gretap_options_that_are_not_reproduced_are_named() {
+    for (flags, words) in [
+        (0x00, "encaplimit 4: set encaplimit none"),
+        (0x05, "flowlabel inherit"),
+        (0x11, "dscp inherit"),
+        (0x21, "fwmark inherit"),
+    ] {
+        let found = ip6gretap(&[(gre::FLAGS, &[flags, 0, 0, 0])]).unsupported;
+        assert_eq!(found, [Why::new(Reason::TunnelOption, words)], "{flags:#x}");
+    }
+}
+
+#[test]
+fn a_vxlan_device_over_ipv6_must_do_without_udp_checksums_both_ways() {
+    let local = InfoVxlan::Local6("2001:db8::1".parse().expect("an address"));
+    let how = "make the device with udp6zerocsumtx udp6zerocsumrx, on all hosts";
+    for (send, receive, missing) in [
+        (false, false, "noudp6zerocsumtx noudp6zerocsumrx"),
+        (true, false, "noudp6zerocsumrx"),
+        (false, true, "noudp6zerocsumtx"),
+    ] {
+        let info =
+            [local.clone(), InfoVxlan::UDPZeroCsumTX(send), InfoVxlan::UDPZeroCsumRX(receive)];
+        let why = Why::new(Reason::TunnelUdpChecksum, format!("{missing}: {how}"));
+        assert_eq!(tunnel::vxlan(&info, DEFAULTS).unsupported, [why]);
+    }
+    let info = [local, InfoVxlan::UDPZeroCsumTX(true), InfoVxlan::UDPZeroCsumRX(true)];
+    let found = tunnel::vxlan(&info, DEFAULTS);
+    assert_eq!((found.ttl, found.flow_label), (Ttl::Route, FlowLabel::Fixed(0)));
+    assert_eq!(found.unsupported, []);
+    let labelled = [InfoVxlan::Label(0x12345), InfoVxlan::LabelPolicy(1)];
+    let found = tunnel::vxlan(&labelled, DEFAULTS);
+    assert_eq!(found.flow_label, FlowLabel::Fixed(0x12345));
+    assert_eq!(found.unsupported, [Why::new(Reason::TunnelOption, "flowlabel inherit")]);
 }
 
 #[test]
@@ -204,7 +273,6 @@ fn a_tunnel_whose_underlay_is_in_another_namespace_is_unsupported() {
 fn vlan_filtering_is_read_and_its_protocol_has_to_be_802_1q() {
     const IFLA_BR_VLAN_FILTERING: u16 = 7;
     const IFLA_BR_VLAN_PROTOCOL: u16 = 8;
-    let defaults = Defaults { ttl: 64, source_ports: (1, 2) };
     let why = Why::new(Reason::VlanFiltering, "vlan_protocol 802.1ad");
     for (on, protocol, why) in
         [(0, 0x8100_u16, vec![]), (1, 0x8100, vec![]), (0, 0x88a8, vec![]), (1, 0x88a8, vec![why])]
@@ -213,7 +281,7 @@ fn vlan_filtering_is_read_and_its_protocol_has_to_be_802_1q() {
             attribute(IFLA_BR_VLAN_FILTERING, &[on]),
             attribute(IFLA_BR_VLAN_PROTOCOL, &protocol.to_be_bytes()),
         ];
-        let bridge = &links::bridges(&[link("bridge", &data, &[])], defaults)[&7];
+        let bridge = &links::bridges(&[link("bridge", &data, &[])], DEFAULTS)[&7];
         assert_eq!(bridge.vlan_aware, on == 1);
         assert_eq!(bridge.unsupported, why);
     }
@@ -221,17 +289,17 @@ fn vlan_filtering_is_read_and_its_protocol_has_to_be_802_1q() {
 
 #[test]
 fn gpe_is_unsupported() {
-    let defaults = Defaults { ttl: 64, source_ports: (1, 2) };
-    let found = tunnel::vxlan(&[InfoVxlan::Gpe], defaults);
+    let found = tunnel::vxlan(&[InfoVxlan::Gpe], DEFAULTS);
     assert_eq!(found.unsupported, [Reason::TunnelGpe.into()]);
 }
 
 #[test]
 fn an_empty_source_port_range_is_the_namespaces() {
-    let defaults = Defaults { ttl: 64, source_ports: (100, 200) };
     // udp_flow_src_port: min >= max.
-    let found = tunnel::vxlan(&[InfoVxlan::PortRange((5000, 5000))], defaults);
-    assert_eq!(found.source_ports, (100, 200));
+    let found = tunnel::vxlan(&[InfoVxlan::PortRange((5000, 5000))], DEFAULTS);
+    assert_eq!(found.source_ports, DEFAULTS.source_ports);
+    let found = tunnel::vxlan(&[InfoVxlan::PortRange((5000, 5001))], DEFAULTS);
+    assert_eq!(found.source_ports, (5000, 5001));
 }
 
 #[test]

@@ -10,34 +10,53 @@ use std::time::Duration;
 use netlink_packet_core::Nla;
 use netlink_packet_route::link::{GreEncapType, GreIOFlags, InfoGre, InfoGre6, InfoVxlan, VxlanDf};
 use ovs_ebpf_common::Reason;
+use ovs_ebpf_common::wire::ipv6;
 
-use crate::bridge::model::{Encap, Remote, Tunnel, Why};
+use crate::bridge::model::{Encap, FlowLabel, Remote, Ttl, Tunnel, Why};
 
 /// `IFLA_GRE_IGNORE_DF`, which the netlink library does not name.
 const IFLA_GRE_IGNORE_DF: u16 = 19;
+
+/// `IFLA_GRE_FLAGS`, which it does not name either.
+pub(in crate::bridge) const IFLA_GRE_FLAGS: u16 = 13;
+
+/// Bits of that (`linux/ip6_tunnel.h`).
+pub(in crate::bridge) const IP6_TNL_F_IGN_ENCAP_LIMIT: u32 = 0x1;
+const IP6_TNL_F_USE_ORIG_TCLASS: u32 = 0x2;
+const IP6_TNL_F_USE_ORIG_FLOWLABEL: u32 = 0x4;
+const IP6_TNL_F_RCV_DSCP_COPY: u32 = 0x10;
+const IP6_TNL_F_USE_ORIG_FWMARK: u32 = 0x20;
 
 /// What the network namespace says where a device says nothing.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::bridge) struct Defaults {
     /// `net.ipv4.ip_default_ttl`.
-    pub(super) ttl: u8,
+    pub(in crate::bridge) ttl: u8,
     /// `net.ipv4.ip_local_port_range`.
     pub(in crate::bridge) source_ports: (u16, u16),
+    /// The flow label of a GRE tunnel over IPv6 that sets none: `net.ipv6.auto_flowlabels`.
+    pub(in crate::bridge) flow_label: FlowLabel,
 }
 
 impl Defaults {
     /// Reads them in the calling thread's network namespace; the kernel's own where `/proc` is
     /// not mounted.
     pub(in crate::bridge) fn read() -> Self {
-        let text = |name| std::fs::read_to_string(format!("/proc/sys/net/ipv4/{name}")).ok();
+        let text = |name| std::fs::read_to_string(format!("/proc/sys/net/{name}")).ok();
         Self {
-            ttl: text("ip_default_ttl").and_then(|text| text.trim().parse().ok()).unwrap_or(64),
-            source_ports: text("ip_local_port_range")
+            ttl: text("ipv4/ip_default_ttl")
+                .and_then(|text| text.trim().parse().ok())
+                .unwrap_or(64),
+            source_ports: text("ipv4/ip_local_port_range")
                 .and_then(|text| {
                     let mut bounds = text.split_whitespace().map(str::parse);
                     Some((bounds.next()?.ok()?, bounds.next()?.ok()?))
                 })
                 .unwrap_or((32768, 60999)),
+            flow_label: match text("ipv6/auto_flowlabels").as_deref().map(str::trim) {
+                Some("0") => FlowLabel::Fixed(0),
+                _ => FlowLabel::Flow,
+            },
         }
     }
 }
@@ -52,8 +71,9 @@ fn bare(encap: Encap) -> Tunnel {
         dst_port: 0,
         source_ports: (0, 0),
         tos: Some(0),
-        ttl: None,
+        ttl: Ttl::Inherit,
         df: false,
+        flow_label: FlowLabel::Fixed(0),
         link: None,
         device: None,
         ageing: None,
@@ -75,6 +95,7 @@ pub(super) fn vxlan(info: &[InfoVxlan], defaults: Defaults) -> Tunnel {
     let mut ageing = 0;
     let mut source_ports = (0, 0);
     let mut remote = None;
+    let mut zero_checksums = (false, false);
     let mut unsupported = Vec::new();
     for info in info {
         match info {
@@ -103,17 +124,25 @@ pub(super) fn vxlan(info: &[InfoVxlan], defaults: Defaults) -> Tunnel {
             InfoVxlan::Rsc(true) => unsupported.push(option("rsc")),
             InfoVxlan::RemCsumTX(true) => unsupported.push(option("remcsumtx")),
             InfoVxlan::RemCsumRX(true) => unsupported.push(option("remcsumrx")),
+            InfoVxlan::UDPZeroCsumTX(on) => zero_checksums.0 = *on,
+            InfoVxlan::UDPZeroCsumRX(on) => zero_checksums.1 = *on,
+            InfoVxlan::Label(label) => tunnel.flow_label = FlowLabel::Fixed(*label),
+            InfoVxlan::LabelPolicy(policy) if *policy != 0 => {
+                unsupported.push(option("flowlabel inherit"));
+            }
             // l2miss and l3miss only report what the fast path leaves to the bridge anyway;
-            // UDP checksums are optional for every receiver (RFC 7348 section 4.1); flow labels
-            // and their checksums belong to an IPv6 underlay; localbypass to a remote that is
-            // this host; the learning limit to the kernel's own learning.
+            // over IPv4, UDP checksums are optional for every receiver (RFC 7348 section 4.1);
+            // localbypass belongs to a remote that is this host; the learning limit to the
+            // kernel's own learning.
             _ => {}
         }
     }
+    let is_ipv6 = tunnel.local.or(remote).is_some_and(|address| address.is_ipv6());
     tunnel.ttl = match ttl {
-        _ if ttl_inherit => None,
-        0 => Some(defaults.ttl),
-        ttl => Some(ttl),
+        _ if ttl_inherit => Ttl::Inherit,
+        0 if is_ipv6 => Ttl::Route,
+        0 => Ttl::Fixed(defaults.ttl),
+        ttl => Ttl::Fixed(ttl),
     };
     // udp_flow_src_port takes the namespace's range where the device's is empty.
     tunnel.source_ports =
@@ -122,11 +151,25 @@ pub(super) fn vxlan(info: &[InfoVxlan], defaults: Defaults) -> Tunnel {
     if let Some(group) = remote.filter(IpAddr::is_multicast) {
         unsupported.push(Why::new(Reason::TunnelGroup, group.to_string()));
     }
-    if let Some(address) = tunnel.local.or(remote).filter(IpAddr::is_ipv6) {
-        unsupported.push(Why::new(Reason::TunnelIpv6, address.to_string()));
+    if is_ipv6 {
+        unsupported.extend(udp_checksum(zero_checksums));
     }
     tunnel.unsupported = unsupported;
     tunnel
+}
+
+/// What stands against sending without UDP checksums over IPv6, and receiving so (RFC 6935): both ends
+/// have to be set to that, and a device can't be changed to it.
+fn udp_checksum((send, receive): (bool, bool)) -> Option<Why> {
+    let missing = match (send, receive) {
+        (true, true) => return None,
+        (false, true) => "noudp6zerocsumtx",
+        (true, false) => "noudp6zerocsumrx",
+        (false, false) => "noudp6zerocsumtx noudp6zerocsumrx",
+    };
+    let words =
+        format!("{missing}: make the device with udp6zerocsumtx udp6zerocsumrx, on all hosts");
+    Some(Why::new(Reason::TunnelUdpChecksum, words))
 }
 
 /// Options that gretap and ip6gretap share while they are read.
@@ -188,11 +231,6 @@ impl Gre {
         if !others.is_empty() {
             self.unsupported.push(option(format!("flags {:#06x}", others.bits())));
         }
-        let local = self.tunnel.local;
-        let remote = self.tunnel.remotes.first().map(|remote| remote.address);
-        if let Some(address) = local.or(remote).filter(IpAddr::is_ipv6) {
-            self.unsupported.push(Why::new(Reason::TunnelIpv6, address.to_string()));
-        }
         self.tunnel.unsupported = self.unsupported;
         self.tunnel
     }
@@ -214,7 +252,7 @@ pub(super) fn gretap(info: &[InfoGre]) -> Tunnel {
                 gre.tunnel.local = Some(IpAddr::V4(*address)).filter(|a| !a.is_unspecified());
             }
             InfoGre::Remote(address) => gre.remote(IpAddr::V4(*address)),
-            InfoGre::Ttl(ttl) => gre.tunnel.ttl = Some(*ttl).filter(|ttl| *ttl != 0),
+            InfoGre::Ttl(ttl) => gre.tunnel.ttl = ttl_of(*ttl),
             InfoGre::Tos(tos) => gre.tunnel.tos = Some(*tos).filter(|tos| tos & 1 == 0),
             InfoGre::PathMTUDiscovery(on) => pmtudisc = *on,
             InfoGre::Other(other) if other.kind() == IFLA_GRE_IGNORE_DF => {
@@ -234,9 +272,12 @@ pub(super) fn gretap(info: &[InfoGre]) -> Tunnel {
     gre.finish()
 }
 
-/// An ip6gretap device: an IPv6 underlay, so never accelerated yet; read for `status`.
-pub(super) fn ip6gretap(info: &[InfoGre6]) -> Tunnel {
+/// An ip6gretap device, as `ip6gre_fill_info` tells of it and `ip6_tnl_xmit` sends.
+pub(super) fn ip6gretap(info: &[InfoGre6], defaults: Defaults) -> Tunnel {
     let mut gre = Gre::new();
+    let mut flags = 0;
+    let mut encap_limit = 0;
+    let mut flow_info = 0;
     for info in info {
         match info {
             InfoGre6::Link(link) => gre.tunnel.link = Some(*link).filter(|link| *link != 0),
@@ -244,16 +285,57 @@ pub(super) fn ip6gretap(info: &[InfoGre6]) -> Tunnel {
             InfoGre6::OFlags(flags) => gre.flags.1 = *flags,
             InfoGre6::IKey(key) => gre.keys.0 = *key,
             InfoGre6::OKey(key) => gre.keys.1 = *key,
-            InfoGre6::Local(address) => gre.tunnel.local = Some(IpAddr::V6(*address)),
+            InfoGre6::Local(address) => {
+                gre.tunnel.local = Some(IpAddr::V6(*address)).filter(|a| !a.is_unspecified());
+            }
             InfoGre6::Remote(address) => gre.remote(IpAddr::V6(*address)),
-            InfoGre6::Ttl(ttl) => gre.tunnel.ttl = Some(*ttl).filter(|ttl| *ttl != 0),
+            InfoGre6::Ttl(ttl) => gre.tunnel.ttl = ttl_of(*ttl),
+            InfoGre6::EncapLimit(limit) => encap_limit = *limit,
+            // The traffic class and the flow label (`IPV6_FLOWINFO_MASK`).
+            InfoGre6::FlowLabel(info) => flow_info = *info,
+            InfoGre6::Other(other) if other.kind() == IFLA_GRE_FLAGS => flags = value_u32(other),
             InfoGre6::EncapType(kind) => gre.encap(kind),
             InfoGre6::FwMask(mark) => gre.fwmark(*mark),
             InfoGre6::CollectMetadata => gre.unsupported.push(Reason::TunnelExternal.into()),
             _ => {}
         }
     }
+    let is_set = |flag| flags & flag != 0;
+    let class = (flow_info >> 20) as u8;
+    gre.tunnel.tos = (!is_set(IP6_TNL_F_USE_ORIG_TCLASS)).then_some(class);
+    gre.tunnel.flow_label = match flow_info & ipv6::FLOW_LABEL {
+        0 => defaults.flow_label,
+        label => FlowLabel::Fixed(label),
+    };
+    if !is_set(IP6_TNL_F_IGN_ENCAP_LIMIT) {
+        // A destination option in every packet.
+        let words = format!("encaplimit {encap_limit}: set encaplimit none");
+        gre.unsupported.push(option(words));
+    }
+    for (flag, words) in [
+        (IP6_TNL_F_USE_ORIG_FLOWLABEL, "flowlabel inherit"),
+        (IP6_TNL_F_RCV_DSCP_COPY, "dscp inherit"),
+        (IP6_TNL_F_USE_ORIG_FWMARK, "fwmark inherit"),
+    ] {
+        if is_set(flag) {
+            gre.unsupported.push(option(words));
+        }
+    }
     gre.finish()
+}
+
+/// 0 stands for the inner packet's (`ip_tunnel_xmit`, `ip6_tnl_xmit`).
+const fn ttl_of(ttl: u8) -> Ttl {
+    match ttl {
+        0 => Ttl::Inherit,
+        ttl => Ttl::Fixed(ttl),
+    }
+}
+
+fn value_u32(attribute: &impl Nla) -> u32 {
+    let mut value = vec![0; attribute.value_len()];
+    attribute.emit_value(&mut value);
+    value.first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes))
 }
 
 fn value_u8(attribute: &impl Nla) -> u8 {

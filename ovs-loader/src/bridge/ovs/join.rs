@@ -16,8 +16,9 @@ use super::text::Station;
 use super::tunnel;
 use super::value::{Row, Uuid};
 use crate::bridge::linux::links::Member;
+use crate::bridge::linux::tunnel::Defaults;
 use crate::bridge::model::{
-    Bridge, BridgeKind, Device, Encap, FdbEntry, FdbKey, FdbKind, IfIndex, Mac, NO_INTERFACE, Port,
+    Bridge, BridgeKind, Device, FdbEntry, FdbKey, FdbKind, IfIndex, Mac, NO_INTERFACE, Port,
     StpState, TunnelDevice, Why,
 };
 use crate::bridge::vlans::{PortVlans, VlanSet};
@@ -67,14 +68,13 @@ pub(super) struct Known<'a> {
     pub(super) members: &'a BTreeMap<String, Member>,
     /// By the bridge's row.
     pub(super) answers: &'a BTreeMap<Uuid, Answers>,
-    /// The network namespace's range of UDP source ports.
-    pub(super) source_ports: (u16, u16),
+    /// The network namespace's own for tunnels.
+    pub(super) defaults: Defaults,
 }
 
 /// The devices that the rows name, and those that tunnels share.
 pub(super) fn is_device_wanted(tables: &Tables, name: &str) -> bool {
-    name == "gre_sys"
-        || name.starts_with("vxlan_sys_")
+    tunnel::is_shared_device(name)
         || tables.bridges().any(|(_, bridge)| {
             bridge.text("name") == name
                 || interfaces(tables, bridge).any(|(_, _, row)| row.text("name") == name)
@@ -215,11 +215,6 @@ fn port(
     let kind = interface.text("type");
     let mut unsupported = port_unsupported(known.tables, port);
     unsupported.extend(interface_unsupported(interface));
-    let encap = match kind {
-        "vxlan" => Some(Encap::Vxlan),
-        "gre" => Some(Encap::Gre),
-        _ => None,
-    };
     let bare = |ifindex, up, device| Port {
         ifindex,
         name: name.to_owned(),
@@ -234,13 +229,10 @@ fn port(
         unsupported: Vec::new(),
         device,
     };
-    let mut found = match (encap, kind, known.members.get(name)) {
-        (Some(encap), ..) => {
-            let mut tunnel = tunnel::read(encap, interface.pairs("options"), known.source_ports);
-            let device = match encap {
-                Encap::Vxlan => format!("vxlan_sys_{}", tunnel.dst_port),
-                Encap::Gre => "gre_sys".to_owned(),
-            };
+    let mut found = match (tunnel::Kind::named(kind), kind, known.members.get(name)) {
+        (Some(kind), ..) => {
+            let mut tunnel = tunnel::read(kind, interface.pairs("options"), known.defaults);
+            let device = kind.device(tunnel.dst_port);
             tunnel.device = known
                 .members
                 .get(&device)

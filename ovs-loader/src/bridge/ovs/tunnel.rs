@@ -1,4 +1,4 @@
-//! The options of an Interface of type `gre` or `vxlan`, as ovs-vswitchd takes them.
+//! The options of an Interface of type `gre`, `ip6gre` or `vxlan`, as ovs-vswitchd takes them.
 //!
 //! Mirrors `set_tunnel_config` (lib/netdev-vport.c) for what is read, and `tnl_port_send`
 //! (ofproto/tunnel.c) with the kernel's external tunnel devices for what an option means.
@@ -9,7 +9,8 @@ use std::net::IpAddr;
 use ovs_ebpf_common::Reason;
 use ovs_ebpf_common::wire::vxlan::VNI_MAX;
 
-use crate::bridge::model::{Encap, Remote, Tunnel, Why};
+use crate::bridge::linux::tunnel::Defaults;
+use crate::bridge::model::{Encap, FlowLabel, Remote, Ttl, Tunnel, Why};
 
 /// RFC 7348.
 const VXLAN_PORT: u16 = 4789;
@@ -20,28 +21,63 @@ const TTL: u8 = 64;
 /// The two bits of a TOS that are never set by an option (RFC 3168).
 const ECN: u8 = 3;
 
-/// Reads a tunnel's options. `source_ports` is the network namespace's range for UDP.
+/// An Interface's type that is a tunnel's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Vxlan,
+    Gre,
+    Ip6Gre,
+}
+
+impl Kind {
+    /// The type by its name.
+    pub(super) fn named(name: &str) -> Option<Self> {
+        match name {
+            "vxlan" => Some(Self::Vxlan),
+            "gre" => Some(Self::Gre),
+            "ip6gre" => Some(Self::Ip6Gre),
+            _ => None,
+        }
+    }
+
+    /// The device that all tunnels of the type share, those of one port for VXLAN.
+    pub(super) fn device(self, dst_port: u16) -> String {
+        match self {
+            Self::Vxlan => format!("vxlan_sys_{dst_port}"),
+            Self::Gre => "gre_sys".to_owned(),
+            Self::Ip6Gre => "ip6gre_sys".to_owned(),
+        }
+    }
+}
+
+/// Whether a device is one that tunnels share.
+pub(super) fn is_shared_device(name: &str) -> bool {
+    ["gre_sys", "ip6gre_sys"].contains(&name) || name.starts_with("vxlan_sys_")
+}
+
+/// Reads a tunnel's options. `defaults` are the network namespace's.
 ///
 /// What is not understood is among the tunnel's [`Tunnel::unsupported`]: it is a value that
 /// ovs-vswitchd does not understand either, or knows better.
 pub(super) fn read<'a>(
-    encap: Encap,
+    kind: Kind,
     options: impl Iterator<Item = (&'a str, &'a str)>,
-    source_ports: (u16, u16),
+    defaults: Defaults,
 ) -> Tunnel {
     let options: HashMap<_, _> = options.collect();
-    let is_vxlan = encap == Encap::Vxlan;
+    let is_vxlan = kind == Kind::Vxlan;
     let mut tunnel = Tunnel {
-        encap,
+        encap: if is_vxlan { Encap::Vxlan } else { Encap::Gre },
         local: None,
         remotes: Vec::new(),
         key_in: is_vxlan.then_some(0),
         key_out: is_vxlan.then_some(0),
         dst_port: if is_vxlan { VXLAN_PORT } else { 0 },
-        source_ports: if is_vxlan { source_ports } else { (0, 0) },
+        source_ports: if is_vxlan { defaults.source_ports } else { (0, 0) },
         tos: Some(0),
-        ttl: Some(TTL),
+        ttl: Ttl::Fixed(TTL),
         df: true,
+        flow_label: if is_vxlan { FlowLabel::Fixed(0) } else { defaults.flow_label },
         link: None,
         device: None,
         ageing: None,
@@ -54,6 +90,25 @@ pub(super) fn read<'a>(
         if let Err(reason) = option(&mut tunnel, &options, key, value) {
             tunnel.unsupported.push(Why::new(reason, words(key, value)));
         }
+    }
+    let is_ipv6 = tunnel.remotes.iter().any(|remote| remote.address.is_ipv6());
+    if is_vxlan && is_ipv6 && !options.contains_key("csum") {
+        // Versions differ in what that means (RFC 6935). All of them receive such packets.
+        let words = "options:csum is not set: set options:csum=false, on all hosts";
+        tunnel.unsupported.push(Why::new(Reason::TunnelUdpChecksum, words));
+    }
+    let foreign = tunnel.remotes.iter().map(|remote| remote.address).chain(tunnel.local);
+    let foreign = foreign.into_iter().find(|address| match kind {
+        Kind::Vxlan => false,
+        Kind::Gre => address.is_ipv6(),
+        Kind::Ip6Gre => address.is_ipv4(),
+    });
+    if let Some(address) = foreign {
+        // The kernel's device of the type takes no packets of the other family (`ip_md_tunnel_xmit`,
+        // `__gre6_xmit`).
+        let (name, other) = if kind == Kind::Gre { ("gre", "ip6gre") } else { ("ip6gre", "gre") };
+        let words = format!("type={name} to {address}: set type={other}");
+        tunnel.unsupported.push(Why::new(Reason::TunnelIpv6, words));
     }
     tunnel
 }
@@ -115,14 +170,14 @@ fn option(
             }
             tunnel.tos = Some(tos);
         }
-        ("ttl", "inherit") => tunnel.ttl = None,
+        ("ttl", "inherit") => tunnel.ttl = Ttl::Inherit,
         ("ttl", _) => {
             let ttl = number(value, u32::from(u8::MAX))? as u8;
             // The kernel takes a TTL of 0 for no TTL at all.
-            tunnel.ttl = Some(ttl).filter(|ttl| *ttl != 0);
             if ttl == 0 {
                 return Err(Reason::TunnelOption);
             }
+            tunnel.ttl = Ttl::Fixed(ttl);
         }
         ("df_default", "true") | ("csum" | "seq", "false") => {}
         ("df_default", "false") => tunnel.df = false,
@@ -151,23 +206,26 @@ fn number(text: &str, limit: u32) -> Result<u32, Reason> {
 mod tests {
     use super::*;
 
-    fn tunnel(encap: Encap, options: &[(&str, &str)]) -> Tunnel {
-        read(encap, options.iter().copied(), (32768, 60999))
+    const DEFAULTS: Defaults =
+        Defaults { ttl: 64, source_ports: (32768, 60999), flow_label: FlowLabel::Flow };
+
+    fn tunnel(kind: Kind, options: &[(&str, &str)]) -> Tunnel {
+        read(kind, options.iter().copied(), DEFAULTS)
     }
 
-    fn refused(encap: Encap, options: &[(&str, &str)]) -> Vec<(Reason, String)> {
-        let unsupported = tunnel(encap, options).unsupported;
+    fn refused(kind: Kind, options: &[(&str, &str)]) -> Vec<(Reason, String)> {
+        let unsupported = tunnel(kind, options).unsupported;
         unsupported.into_iter().map(|why| (why.reason, why.detail)).collect()
     }
 
     #[test]
     fn a_tunnel_without_options_has_open_vswitchs_defaults() {
-        let vxlan = tunnel(Encap::Vxlan, &[]);
+        let vxlan = tunnel(Kind::Vxlan, &[]);
         assert_eq!((vxlan.key_in, vxlan.key_out), (Some(0), Some(0)));
         assert_eq!((vxlan.dst_port, vxlan.source_ports), (4789, (32768, 60999)));
-        assert_eq!((vxlan.tos, vxlan.ttl, vxlan.df), (Some(0), Some(64), true));
+        assert_eq!((vxlan.tos, vxlan.ttl, vxlan.df), (Some(0), Ttl::Fixed(64), true));
         assert_eq!((vxlan.remotes, vxlan.local, vxlan.unsupported), (vec![], None, vec![]));
-        let gre = tunnel(Encap::Gre, &[]);
+        let gre = tunnel(Kind::Gre, &[]);
         assert_eq!((gre.key_in, gre.key_out, gre.dst_port), (None, None, 0));
         assert_eq!(gre.source_ports, (0, 0));
     }
@@ -175,7 +233,7 @@ mod tests {
     #[test]
     fn supported_options_are_taken_up() {
         let found = tunnel(
-            Encap::Vxlan,
+            Kind::Vxlan,
             &[
                 ("remote_ip", "192.0.2.2"),
                 ("local_ip", "192.0.2.1"),
@@ -191,53 +249,78 @@ mod tests {
         assert_eq!(found.remotes[0].address, IpAddr::from([192, 0, 2, 2]));
         assert_eq!(found.local, Some(IpAddr::from([192, 0, 2, 1])));
         assert_eq!((found.key_in, found.key_out, found.dst_port), (Some(16), Some(16), 8472));
-        assert_eq!((found.tos, found.ttl, found.df), (Some(32), None, false));
-        assert_eq!(tunnel(Encap::Gre, &[("tos", "inherit")]).tos, None);
+        assert_eq!((found.tos, found.ttl, found.df), (Some(32), Ttl::Inherit, false));
+        assert_eq!(tunnel(Kind::Gre, &[("tos", "inherit")]).tos, None);
     }
 
     #[test]
     fn a_key_of_one_direction_wins_over_that_of_both() {
-        let found = tunnel(Encap::Gre, &[("key", "7"), ("in_key", "010")]);
+        let found = tunnel(Kind::Gre, &[("key", "7"), ("in_key", "010")]);
         assert_eq!((found.key_in, found.key_out), (Some(8), Some(7)));
-        let found = tunnel(Encap::Gre, &[("key", "4294967295"), ("out_key", "0")]);
+        let found = tunnel(Kind::Gre, &[("key", "4294967295"), ("out_key", "0")]);
         assert_eq!((found.key_in, found.key_out), (Some(u32::MAX), Some(0)));
     }
 
     #[test]
     fn every_other_option_is_refused_in_ovs_vsctls_words() {
         use Reason::{TunnelChecksum, TunnelFlow, TunnelGbp, TunnelGpe, TunnelGroup, TunnelOption};
-        for (encap, key, value, reason) in [
-            (Encap::Gre, "csum", "true", TunnelChecksum),
-            (Encap::Vxlan, "csum", "true", TunnelChecksum),
-            (Encap::Gre, "remote_ip", "flow", TunnelFlow),
-            (Encap::Gre, "local_ip", "flow", TunnelFlow),
-            (Encap::Gre, "in_key", "flow", TunnelFlow),
-            (Encap::Gre, "out_key", "flow", TunnelFlow),
-            (Encap::Vxlan, "key", "flow", TunnelFlow),
-            (Encap::Vxlan, "key", "16777216", TunnelOption),
-            (Encap::Vxlan, "exts", "gbp", TunnelGbp),
-            (Encap::Vxlan, "exts", "gpe", TunnelGpe),
-            (Encap::Vxlan, "remote_ip", "239.1.1.1", TunnelGroup),
-            (Encap::Vxlan, "remote_ip", "host-b", TunnelOption),
-            (Encap::Vxlan, "dst_port", "0", TunnelOption),
-            (Encap::Gre, "dst_port", "4789", TunnelOption),
-            (Encap::Gre, "ttl", "0", TunnelOption),
-            (Encap::Gre, "ttl", "256", TunnelOption),
-            (Encap::Gre, "tos", "1", TunnelOption),
-            (Encap::Gre, "seq", "true", TunnelOption),
-            (Encap::Gre, "df_default", "maybe", TunnelOption),
-            (Encap::Gre, "packet_type", "legacy_l3", TunnelOption),
-            (Encap::Gre, "egress_pkt_mark", "5", TunnelOption),
-            (Encap::Gre, "invented", "1", TunnelOption),
+        for (kind, key, value, reason) in [
+            (Kind::Gre, "csum", "true", TunnelChecksum),
+            (Kind::Vxlan, "csum", "true", TunnelChecksum),
+            (Kind::Gre, "remote_ip", "flow", TunnelFlow),
+            (Kind::Gre, "local_ip", "flow", TunnelFlow),
+            (Kind::Gre, "in_key", "flow", TunnelFlow),
+            (Kind::Gre, "out_key", "flow", TunnelFlow),
+            (Kind::Vxlan, "key", "flow", TunnelFlow),
+            (Kind::Vxlan, "key", "16777216", TunnelOption),
+            (Kind::Vxlan, "exts", "gbp", TunnelGbp),
+            (Kind::Vxlan, "exts", "gpe", TunnelGpe),
+            (Kind::Vxlan, "remote_ip", "239.1.1.1", TunnelGroup),
+            (Kind::Vxlan, "remote_ip", "host-b", TunnelOption),
+            (Kind::Vxlan, "dst_port", "0", TunnelOption),
+            (Kind::Gre, "dst_port", "4789", TunnelOption),
+            (Kind::Gre, "ttl", "0", TunnelOption),
+            (Kind::Gre, "ttl", "256", TunnelOption),
+            (Kind::Gre, "tos", "1", TunnelOption),
+            (Kind::Gre, "seq", "true", TunnelOption),
+            (Kind::Gre, "df_default", "maybe", TunnelOption),
+            (Kind::Gre, "packet_type", "legacy_l3", TunnelOption),
+            (Kind::Gre, "egress_pkt_mark", "5", TunnelOption),
+            (Kind::Gre, "invented", "1", TunnelOption),
         ] {
-            let found = refused(encap, &[(key, value)]);
+            let found = refused(kind, &[(key, value)]);
             assert_eq!(found, [(reason, format!("options:{key}={value}"))]);
         }
     }
 
     #[test]
     fn a_pre_shared_key_is_not_shown() {
-        let found = refused(Encap::Gre, &[("psk", "hunter2")]);
+        let found = refused(Kind::Gre, &[("psk", "hunter2")]);
         assert_eq!(found, [(Reason::TunnelOption, "options:psk".to_owned())]);
+    }
+
+    #[test]
+    fn gre_over_ipv6_is_a_type_of_its_own() {
+        let found = tunnel(Kind::Ip6Gre, &[("remote_ip", "2001:db8::2"), ("key", "7")]);
+        assert_eq!((found.encap, found.flow_label), (Encap::Gre, FlowLabel::Flow));
+        assert_eq!(found.unsupported, []);
+        let gre = refused(Kind::Gre, &[("remote_ip", "2001:db8::2")]);
+        let words = "type=gre to 2001:db8::2: set type=ip6gre";
+        assert_eq!(gre, [(Reason::TunnelIpv6, words.to_owned())]);
+        let ip6gre = refused(Kind::Ip6Gre, &[("local_ip", "192.0.2.1")]);
+        let words = "type=ip6gre to 192.0.2.1: set type=gre";
+        assert_eq!(ip6gre, [(Reason::TunnelIpv6, words.to_owned())]);
+    }
+
+    #[test]
+    fn vxlan_over_ipv6_has_to_say_that_it_sends_no_checksums() {
+        let remote = ("remote_ip", "2001:db8::2");
+        let found = tunnel(Kind::Vxlan, &[remote, ("csum", "false")]);
+        assert_eq!((found.unsupported, found.flow_label), (vec![], FlowLabel::Fixed(0)));
+        let words = "options:csum is not set: set options:csum=false, on all hosts";
+        let unset = refused(Kind::Vxlan, &[remote]);
+        assert_eq!(unset, [(Reason::TunnelUdpChecksum, words.to_owned())]);
+        let set = refused(Kind::Vxlan, &[remote, ("csum", "true")]);
+        assert_eq!(set, [(Reason::TunnelChecksum, "options:csum=true".to_owned())]);
     }
 }

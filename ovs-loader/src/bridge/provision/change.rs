@@ -44,6 +44,24 @@ impl Change {
         Ok(this)
     }
 
+    /// Looks at these interfaces alone, whose number is then no matter: hosts have thousands.
+    pub(super) async fn about(names: &[&str]) -> Result<Self, Error> {
+        let requests = Requests::open()
+            .map_err(|error| Error::kernel("open a netlink socket", &error.into()))?;
+        let mut this = Self { requests, links: Vec::new(), done: Vec::new(), undo: Vec::new() };
+        for name in names {
+            this.look_at(name).await?;
+        }
+        Ok(this)
+    }
+
+    async fn look_at(&mut self, name: &str) -> Result<(), Error> {
+        let found = links::link_named(&mut self.requests, name).await;
+        let found = found.map_err(|refused| Error::kernel(format!("look at {name}"), &refused))?;
+        self.links.extend(found);
+        Ok(())
+    }
+
     async fn look(&mut self) -> Result<(), Error> {
         self.links = links::dump_links(&mut self.requests)
             .await
@@ -99,6 +117,12 @@ impl Change {
     /// Whether a bridge has ports.
     pub(super) fn has_ports(&self, bridge: IfIndex) -> bool {
         self.links.iter().map(links::Link::new).any(|link| link.controller == Some(bridge))
+    }
+
+    /// A bridge's ports.
+    pub(super) fn ports_of(&self, bridge: IfIndex) -> Vec<Port> {
+        let links = self.links.iter().map(links::Link::new);
+        links.filter(|link| link.controller == Some(bridge)).map(|link| link.port()).collect()
     }
 
     /// An interface's ifindex.
@@ -162,7 +186,7 @@ impl Change {
             what: format!("delete {name}"),
             message: RouteNetlinkMessage::DelLink(created),
         });
-        self.look().await?;
+        self.look_at(name).await?;
         self.link(name).map(|link| link.index()).ok_or_else(|| Error::NoInterface(name.to_owned()))
     }
 
@@ -190,6 +214,7 @@ impl Change {
         match controller {
             Some(controller) if controller == bridge => Ok(false),
             Some(controller) => {
+                self.look().await?;
                 let owner = self.name_of(controller);
                 Err(Error::Taken { interface: name.to_owned(), owner })
             }

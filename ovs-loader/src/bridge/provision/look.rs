@@ -6,10 +6,13 @@ use std::net::IpAddr;
 use netlink_packet_core::Parseable as _;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
+use netlink_packet_route::link::LinkAttribute;
 
 use super::change::Change;
+use super::message::set;
 use super::{Error, Owner};
-use crate::bridge::model::IfIndex;
+use crate::bridge::linux::fdb;
+use crate::bridge::model::{Device, Encap, IfIndex};
 
 /// An interface as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +48,33 @@ pub async fn owners() -> Result<BTreeMap<String, Owner>, Error> {
         Some(controller) => Owner::Port(change.name_of(controller)),
     };
     Ok(change.names().into_iter().map(|name| (name.clone(), owner(&name))).collect())
+}
+
+/// The tunnels of a bridge: how they encapsulate, and to where.
+pub async fn tunnels(bridge: &str) -> Result<Vec<(Encap, IpAddr)>, Error> {
+    let change = Change::begin().await?;
+    let ports = change.ports_of(change.bridge(bridge)?);
+    let flooded = fdb::dump()
+        .await
+        .map_err(|refused| Error::kernel(format!("read the remotes of {bridge}"), &refused))?;
+    let mut all = Vec::new();
+    for port in ports {
+        let Device::Tunnel(tunnel) = &port.device else { continue };
+        let own = tunnel.remotes.iter().map(|remote| remote.address);
+        all.extend(own.chain(flooded.flood(port.ifindex)).map(|remote| (tunnel.encap, remote)));
+    }
+    Ok(all)
+}
+
+/// Sets an interface's MTU where it is less.
+pub async fn raise_mtu(interface: &str, mtu: u32) -> Result<(), Error> {
+    let mut change = Change::begin().await?;
+    let index = change.interface(interface)?;
+    if change.link(interface).is_some_and(|link| link.mtu() >= mtu) {
+        return Ok(());
+    }
+    let message = set(index, LinkAttribute::Mtu(mtu));
+    change.request(message, 0, || format!("set the MTU of {interface} to {mtu}")).await
 }
 
 impl Change {

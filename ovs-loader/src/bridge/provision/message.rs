@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use netlink_packet_core::DefaultNla;
 use netlink_packet_route::link::{
     GreIOFlags, InfoBridgePort, InfoData, InfoGre, InfoGre6, InfoKind, InfoPortData, InfoPortKind,
     InfoVxlan, LinkAttribute, LinkInfo, LinkMessage,
@@ -12,6 +13,7 @@ use netlink_packet_route::neighbour::{
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::TunnelSpec;
+use crate::bridge::linux::tunnel::{IFLA_GRE_FLAGS, IP6_TNL_F_IGN_ENCAP_LIMIT};
 use crate::bridge::model::{IfIndex, Mac};
 
 /// The outer TTL of GRE tunnels created here. The kernel's default inherits the inner one, so that
@@ -57,17 +59,22 @@ pub(super) fn flood_entry(index: IfIndex, remote: IpAddr) -> NeighbourMessage {
     message
 }
 
-/// The options of a vxlan device. All others are the kernel's defaults.
+/// The options of a vxlan device. All others are the kernel's defaults. Over IPv6 the UDP checksums are
+/// off both ways, without which the fast path can't be (RFC 6935).
 pub(super) fn vxlan_info(spec: &TunnelSpec, key: u32) -> Vec<InfoVxlan> {
     let mut info = vec![InfoVxlan::Id(key), InfoVxlan::Port(spec.port())];
     info.extend(spec.local.map(|local| match local {
         IpAddr::V4(local) => InfoVxlan::Local(local),
         IpAddr::V6(local) => InfoVxlan::Local6(local),
     }));
+    if spec.is_ipv6() {
+        info.extend([InfoVxlan::UDPZeroCsumTX(true), InfoVxlan::UDPZeroCsumRX(true)]);
+    }
     info
 }
 
-/// The kind and options of a gretap or ip6gretap device. All others are the kernel's defaults.
+/// The kind and options of a gretap or ip6gretap device. All others are the kernel's defaults, but for
+/// ip6gretap's encapsulation limit: the option would be in every packet.
 pub(super) fn gre_info(spec: &TunnelSpec, remote: IpAddr) -> (InfoKind, InfoData) {
     let flags = if spec.key.is_some() { GreIOFlags::Key } else { GreIOFlags::empty() };
     let key = spec.key.unwrap_or_default();
@@ -95,6 +102,10 @@ pub(super) fn gre_info(spec: &TunnelSpec, remote: IpAddr) -> (InfoKind, InfoData
                 InfoGre6::OKey(key),
                 InfoGre6::Remote(remote),
                 InfoGre6::Ttl(GRE_TTL),
+                InfoGre6::Other(DefaultNla::new(
+                    IFLA_GRE_FLAGS,
+                    IP6_TNL_F_IGN_ENCAP_LIMIT.to_ne_bytes().to_vec(),
+                )),
             ];
             if let Some(IpAddr::V6(local)) = spec.local {
                 info.push(InfoGre6::Local(local));

@@ -52,14 +52,14 @@ pub enum Owner {
 pub async fn add_veth(spec: &VethSpec<'_>) -> Result<(), Error> {
     check_name(spec.name)?;
     check_name(spec.peer)?;
-    let mut change = Change::begin().await?;
+    let mut change = Change::about(&[]).await?;
     let made = change.add_veth(spec).await;
     change.end(made).await.map(drop)
 }
 
 /// Deletes an interface; false if there was none.
 pub async fn del_interface(name: &str) -> Result<bool, Error> {
-    let mut change = Change::begin().await?;
+    let mut change = Change::about(&[]).await?;
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::IfName(name.to_owned()));
     match change.requests.change(RouteNetlinkMessage::DelLink(message), 0).await {
@@ -72,6 +72,11 @@ pub async fn del_interface(name: &str) -> Result<bool, Error> {
 /// The names of all interfaces.
 pub async fn interfaces() -> Result<BTreeSet<String>, Error> {
     Ok(Change::begin().await?.names())
+}
+
+/// Whether there is an interface of a name.
+pub async fn exists(name: &str) -> Result<bool, Error> {
+    Ok(Change::about(&[name]).await?.link(name).is_some())
 }
 
 /// Whose port an interface is.

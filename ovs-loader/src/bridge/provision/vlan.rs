@@ -17,7 +17,7 @@ pub async fn add_access_port(
     interface: &str,
     vlan: Option<u16>,
 ) -> Result<Vec<Action>, Error> {
-    let mut change = Change::begin().await?;
+    let mut change = Change::about(&[bridge, interface]).await?;
     let done = change.add_access_port(bridge, interface, vlan).await;
     change.end(done).await
 }

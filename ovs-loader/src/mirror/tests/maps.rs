@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use ovs_ebpf_common::abi::{
-    FdbFlags, FdbKey, FdbValue, PortValue, TunnelIndexKey, TunnelIndexValue, TunnelValue,
-    VXLAN_PORTS,
+    FdbFlags, FdbKey, FdbValue, IndexKey, PortValue, TunnelIndexValue, TunnelValue, VXLAN_PORTS,
 };
 
 use crate::bridge::model::IfIndex;
@@ -24,7 +23,7 @@ pub(super) struct Maps {
     /// How many more writes succeed.
     pub(super) breaks_after: Option<usize>,
     /// What the tunnel of each FDB entry meant when the entry was written.
-    meanings: BTreeMap<FdbKey, TunnelIndexKey>,
+    meanings: BTreeMap<FdbKey, IndexKey>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,7 +31,7 @@ pub(super) struct Contents {
     pub(super) ports: BTreeMap<IfIndex, PortValue>,
     pub(super) fdb: BTreeMap<FdbKey, FdbValue>,
     pub(super) tunnels: BTreeMap<u32, TunnelValue>,
-    pub(super) index: BTreeMap<TunnelIndexKey, TunnelIndexValue>,
+    pub(super) index: BTreeMap<IndexKey, TunnelIndexValue>,
     pub(super) vxlan_ports: [[u8; 2]; VXLAN_PORTS],
 }
 
@@ -41,7 +40,7 @@ impl Maps {
         Self { capacity, ..Self::default() }
     }
 
-    fn meaning(&self, id: u32) -> Option<TunnelIndexKey> {
+    fn meaning(&self, id: u32) -> Option<IndexKey> {
         let mut keys = self.contents.index.iter().filter(|(_, value)| value.tunnel == id);
         let found = keys.next().map(|(key, _)| *key);
         assert!(keys.next().is_none(), "tunnel {id} is in the index twice");
@@ -132,18 +131,14 @@ impl MapWriter for Maps {
         Ok(())
     }
 
-    fn set_tunnel_index(
-        &mut self,
-        key: &TunnelIndexKey,
-        value: &TunnelIndexValue,
-    ) -> Result<(), Broken> {
+    fn set_tunnel_index(&mut self, key: &IndexKey, value: &TunnelIndexValue) -> Result<(), Broken> {
         self.write()?;
         self.contents.index.insert(*key, *value);
         self.check();
         Ok(())
     }
 
-    fn remove_tunnel_index(&mut self, key: &TunnelIndexKey) -> Result<(), Broken> {
+    fn remove_tunnel_index(&mut self, key: &IndexKey) -> Result<(), Broken> {
         self.write()?;
         self.contents.index.remove(key).expect("a removed tunnel was in the index");
         self.check();
@@ -176,7 +171,7 @@ impl MapReader for Maps {
         Ok(value)
     }
 
-    fn tunnel_index(&self) -> Result<Vec<(TunnelIndexKey, TunnelIndexValue)>, Broken> {
+    fn tunnel_index(&self) -> Result<Vec<(IndexKey, TunnelIndexValue)>, Broken> {
         Ok(self.contents.index.clone().into_iter().collect())
     }
 }

@@ -18,8 +18,8 @@ use ovs_ebpf_common::Reason;
 
 use super::{Facts, Plan, TunnelIds, entry, targets};
 use crate::bridge::model::{
-    AllBridges, Bridge, BridgeKind, Bridges, Device, Encap, FdbEntry, FdbKey, FdbKind, IfIndex,
-    Mac, Port, Remote, StpState, Tunnel, VethPeer, Why,
+    AllBridges, Bridge, BridgeKind, Bridges, Device, Encap, FdbEntry, FdbKey, FdbKind, FlowLabel,
+    IfIndex, Mac, Port, Remote, StpState, Ttl, Tunnel, VethPeer, Why,
 };
 use crate::bridge::vlans::PortVlans;
 use crate::config::Accelerate;
@@ -85,8 +85,9 @@ fn vxlan(vni: u32, remotes: &[IpAddr]) -> Tunnel {
         dst_port: 4789,
         source_ports: (32768, 60999),
         tos: Some(0),
-        ttl: Some(64),
+        ttl: Ttl::Fixed(64),
         df: false,
+        flow_label: FlowLabel::Fixed(0),
         link: None,
         device: None,
         ageing: Some(Duration::from_secs(300)),
@@ -221,15 +222,19 @@ impl Host {
 }
 
 fn path(target: &Target) -> Path {
-    let IpAddr::V4(remote) = target.remote else { panic!("no IPv6 underlay here") };
+    let last = match target.remote {
+        IpAddr::V4(remote) => remote.octets()[3],
+        IpAddr::V6(remote) => remote.octets()[15],
+    };
     Path {
         local: target.local.unwrap_or(LOCAL),
         uplink: UPLINK,
         uplink_name: "eth0".to_owned(),
         source_mac: Mac([2, 3, 0, 0, 0, 1]),
         next_hop: target.remote,
-        next_hop_mac: Mac([2, 3, 0, 0, 0, remote.octets()[3]]),
+        next_hop_mac: Mac([2, 3, 0, 0, 0, last]),
         mtu: 1500,
+        hop_limit: target.remote.is_ipv6().then_some(61),
     }
 }
 

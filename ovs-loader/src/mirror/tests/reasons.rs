@@ -174,11 +174,15 @@ fn cases() -> Vec<Case> {
         (TunnelFlow, tunnel.clone(), |h| unsupported(h, TunnelFlow)),
         (TunnelOption, tunnel.clone(), |h| unsupported(h, TunnelOption)),
         (TunnelGroup, tunnel.clone(), |h| unsupported(h, TunnelGroup)),
-        (TunnelIpv6, tunnel, |h| unsupported(h, TunnelIpv6)),
+        (TunnelIpv6, tunnel.clone(), |h| unsupported(h, TunnelIpv6)),
+        (TunnelUdpChecksum, tunnel, |h| unsupported(h, TunnelUdpChecksum)),
         (TunnelGroup, vec!["far"], |h| {
             h.tunnel().remotes = vec![plain(IpAddr::V4(Ipv4Addr::new(239, 1, 1, 1)))];
         }),
-        (TunnelIpv6, vec!["far"], |h| h.tunnel().remotes = vec![plain(Ipv6Addr::LOCALHOST.into())]),
+        // The local address is IPv4.
+        (TunnelOption, vec!["far"], |h| {
+            h.tunnel().remotes = vec![plain(Ipv6Addr::LOCALHOST.into())];
+        }),
         (NoRemote, vec!["far"], |h| h.tunnel().remotes.clear()),
         (NoRoute, way.clone(), |h| unresolved(h, NoRoute)),
         (NoRoute, way.clone(), |h| h.resolutions.retain(|target, _| target.remote != REMOTE)),

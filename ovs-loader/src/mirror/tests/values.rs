@@ -1,8 +1,8 @@
 //! What the maps say of ports, stations and tunnels.
 
 use ovs_ebpf_common::abi::{
-    FdbFlags, FdbValue, NO_VLAN, PortFlags, PortValue, TEMPLATE_LEN, TunnelFlags, TunnelIndexFlags,
-    TunnelKind,
+    FdbFlags, FdbValue, IndexKey, NO_VLAN, PortFlags, PortValue, TEMPLATE_LEN, TunnelFlags,
+    TunnelIndexFlags, TunnelIndexKey, TunnelKind,
 };
 
 use super::*;
@@ -198,11 +198,15 @@ fn a_far_station_is_behind_the_tunnel_to_its_own_remote_or_else_the_flood_lists(
 #[test]
 fn a_tunnels_index_names_addresses_key_port_and_kind() {
     let entry = entry_of(&Host::new(), REMOTE).unwrap();
-    assert_eq!(entry.key.remote, [192, 0, 2, 2]);
-    assert_eq!(entry.key.local, [192, 0, 2, 1]);
-    assert_eq!(entry.key.key, [0, 0, 0, 42]);
-    assert_eq!(entry.key.dst_port, [0x12, 0xb5]);
-    assert_eq!(entry.key.kind, TunnelKind::VxlanIpv4 as u8);
+    let key = TunnelIndexKey {
+        remote: [192, 0, 2, 2],
+        local: [192, 0, 2, 1],
+        key: [0, 0, 0, 42],
+        dst_port: [0x12, 0xb5],
+        kind: TunnelKind::VxlanIpv4 as u8,
+        reserved: 0,
+    };
+    assert_eq!(entry.key, IndexKey::Ipv4(key));
     assert_eq!((entry.index.tunnel, entry.index.bridge), (entry.id, BRIDGE));
     assert_eq!((entry.index.uplink, entry.index.vlan), (UPLINK, 0));
 }
@@ -223,9 +227,8 @@ fn gre_keys_may_differ_by_direction_or_be_absent() {
         (tunnel.key_in, tunnel.key_out) = (key_in, key_out);
         host.resolve_all();
         let entry = entry_of(&host, REMOTE).unwrap();
-        assert_eq!((entry.key.kind, entry.value.paths[0].kind), (received as u8, sent as u8));
-        assert_eq!(entry.key.key, key_in.unwrap_or(0).to_be_bytes());
-        assert_eq!(entry.key.dst_port, [0, 0]);
+        let key = IndexKey::new(received, REMOTE, LOCAL, key_in.unwrap_or(0), 0);
+        assert_eq!((entry.key, entry.value.paths[0].kind), (key, sent as u8));
         assert_eq!(host.plan().vxlan_ports, <[[u8; 2]; 4]>::default());
         if sent == GreKeyIpv4 {
             assert_eq!(entry.value.paths[0].header[38..42], key_out.unwrap().to_be_bytes());
@@ -243,7 +246,7 @@ fn a_tunnels_options_become_flags_and_values() {
         (|t| t.df = true, F::READY, 0, 64),
         (|t| t.tos = Some(0xff), F::READY | F::NEEDS_ID, 0xfc, 64),
         (|t| t.tos = None, F::READY | F::NEEDS_ID | F::TOS_INHERIT, 0, 64),
-        (|t| t.ttl = None, F::READY | F::NEEDS_ID | F::TTL_INHERIT, 0, 0),
+        (|t| t.ttl = Ttl::Inherit, F::READY | F::NEEDS_ID | F::TTL_INHERIT, 0, 0),
     ];
     for (at, (change, flags, tos, ttl)) in cases.into_iter().enumerate() {
         let mut host = Host::new();
@@ -253,6 +256,75 @@ fn a_tunnels_options_become_flags_and_values() {
         assert_eq!((value.flags, value.tos, value.ttl), (flags, tos, ttl), "case {at}");
         assert_eq!((value.source_port_min, value.source_port_span), (32768, 28231));
     }
+}
+
+#[test]
+fn a_tunnel_over_ipv6_has_its_own_options_and_headers() {
+    use TunnelFlags as F;
+    let local: IpAddr = "2001:db8::1".parse().unwrap();
+    let remote: IpAddr = "fe80::2".parse().unwrap();
+    let vxlan_header = [&[0x08, 0, 0, 0][..], &[0, 0, 42, 0]].concat();
+    let cases: [(Options, TunnelKind, u8, u8, u32); 5] = [
+        (|_| {}, TunnelKind::VxlanIpv6, F::READY, 61, 1430),
+        (|t| t.ttl = Ttl::Fixed(9), TunnelKind::VxlanIpv6, F::READY, 9, 1430),
+        (
+            |t| t.flow_label = FlowLabel::Flow,
+            TunnelKind::VxlanIpv6,
+            F::READY | F::FLOW_LABEL,
+            61,
+            1430,
+        ),
+        (gre6, TunnelKind::GreKeyIpv6, F::READY, 61, 1438),
+        (
+            |t| {
+                gre6(t);
+                (t.key_in, t.key_out) = (None, None);
+            },
+            TunnelKind::GreIpv6,
+            F::READY,
+            61,
+            1442,
+        ),
+    ];
+    for (change, kind, flags, ttl, mtu) in cases {
+        let mut host = Host::new();
+        let tunnel = host.tunnel();
+        *tunnel = vxlan(42, &[remote]);
+        (tunnel.local, tunnel.ttl) = (Some(local), Ttl::Route);
+        change(tunnel);
+        host.resolve_all();
+        let entry = entry_of(&host, remote).unwrap();
+        let (key, port) = match kind {
+            TunnelKind::VxlanIpv6 => (42, 4789),
+            TunnelKind::GreKeyIpv6 => (42, 0),
+            _ => (0, 0),
+        };
+        assert_eq!(entry.key, IndexKey::new(kind, remote, local, key, port));
+        let path = entry.value.paths[0];
+        assert_eq!((entry.value.flags, entry.value.ttl, path.mtu), (flags, ttl, mtu), "{kind:?}");
+        assert_eq!((path.kind, path.next_hop_family), (kind as u8, 10));
+        assert_eq!(path.header[12..18], [0x86, 0xdd, 0x60, 0, 0, 0]);
+        if kind == TunnelKind::VxlanIpv6 {
+            assert_eq!(path.header[62..70], vxlan_header);
+        }
+    }
+}
+
+fn gre6(tunnel: &mut Tunnel) {
+    (tunnel.encap, tunnel.dst_port) = (Encap::Gre, 0);
+}
+
+#[test]
+fn a_fixed_flow_label_is_in_the_header() {
+    let mut host = Host::new();
+    let remote: IpAddr = "2001:db8::2".parse().unwrap();
+    *host.tunnel() = vxlan(42, &[remote]);
+    host.tunnel().local = Some("2001:db8::1".parse().unwrap());
+    host.tunnel().flow_label = FlowLabel::Fixed(0xf_edcb);
+    host.resolve_all();
+    let value = entry_of(&host, remote).unwrap().value;
+    assert_eq!(value.paths[0].header[14..18], [0x60, 0x0f, 0xed, 0xcb]);
+    assert_eq!(value.flags & TunnelFlags::FLOW_LABEL, 0);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use nix::time::{ClockId, clock_gettime};
 use ovs_ebpf_common::{
     Reason,
-    abi::{PortValue, Program, TUNNEL_CAPACITY, TunnelCounters, TunnelIndexKey, TunnelIndexValue},
+    abi::{Program, TUNNEL_CAPACITY, TunnelCounters},
 };
 use ovs_ebpf_tests::{
     generate::Arrival,
@@ -162,19 +162,22 @@ impl<'a> Both<'a> {
         }
         end!(ports);
         end!(tunnel_index);
+        end!(tunnel_index6);
         Ok(())
     }
 
     /// Compares what is left in the maps.
     pub(super) fn settle(self) -> Result<(), String> {
-        let Tables { ports, tunnel_index, .. } = &self.model.tables;
-        let same = |(ifindex, port): (&u32, &PortValue)| {
-            self.host.ports.get(ifindex, 0).is_ok_and(|seen| seen == *port)
-        };
-        let same_tunnel = |(key, tunnel): (&TunnelIndexKey, &TunnelIndexValue)| {
-            self.host.tunnel_index.get(key, 0).is_ok_and(|seen| seen == *tunnel)
-        };
-        if !ports.iter().all(same) || !tunnel_index.iter().all(same_tunnel) {
+        macro_rules! same {
+            ($map:ident) => {
+                self.model
+                    .tables
+                    .$map
+                    .iter()
+                    .all(|(key, entry)| self.host.$map.get(key, 0).is_ok_and(|seen| seen == *entry))
+            };
+        }
+        if !(same!(ports) && same!(tunnel_index) && same!(tunnel_index6)) {
             return Err("silent without an event".to_owned());
         }
         for (id, before) in &self.counted {

@@ -146,6 +146,7 @@ impl Case {
                 // As between the frames of a scene.
                 model.tables.ports.clone_from(&traffic.scene.tables.ports);
                 model.tables.tunnel_index.clone_from(&traffic.scene.tables.tunnel_index);
+                model.tables.tunnel_index6.clone_from(&traffic.scene.tables.tunnel_index6);
             }
             program = next(&mut traffic, &mut arrival);
         }

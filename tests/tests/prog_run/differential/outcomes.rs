@@ -26,6 +26,7 @@ const REASONS: [(Program, &[Reason]); 3] = [
             Reason::PortUnknown,
             Reason::TunnelUnresolved,
             Reason::EncapRefused,
+            Reason::InnerOptions,
         ],
     ),
     (

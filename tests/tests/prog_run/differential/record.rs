@@ -30,6 +30,7 @@ struct Record {
     fdb: Entries,
     tunnels: Entries,
     tunnel_index: Entries,
+    tunnel_index6: Entries,
     #[serde(default)]
     guards: Entries,
     #[serde(default)]
@@ -74,6 +75,7 @@ fn load(path: &Path) -> Case {
             fdb: entries(&record.fdb),
             tunnels: entries(&record.tunnels),
             tunnel_index: entries(&record.tunnel_index),
+            tunnel_index6: entries(&record.tunnel_index6),
             guards: entries(&record.guards),
             uplinks: entries(&record.uplinks),
         },
@@ -95,6 +97,7 @@ pub(super) fn keep(case: &Case, found: &str) -> String {
         fdb: hex_entries(&tables.fdb),
         tunnels: hex_entries(&tables.tunnels),
         tunnel_index: hex_entries(&tables.tunnel_index),
+        tunnel_index6: hex_entries(&tables.tunnel_index6),
         guards: hex_entries(&tables.guards),
         uplinks: hex_entries(&tables.uplinks),
     };

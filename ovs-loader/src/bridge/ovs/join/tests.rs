@@ -3,7 +3,11 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::bridge::model::FlowLabel;
 use crate::bridge::ovs::tables::Schema;
+
+const DEFAULTS: Defaults =
+    Defaults { ttl: 64, source_ports: (32768, 60999), flow_label: FlowLabel::Flow };
 
 const BRIDGE: IfIndex = 5;
 const DEVICE: IfIndex = 6;
@@ -75,7 +79,7 @@ impl Rows {
             tables: &self.tables(),
             members: &self.members,
             answers: &[(Uuid("b".to_owned()), answers)].into(),
-            source_ports: (32768, 60999),
+            defaults: DEFAULTS,
         };
         bridges(&known, &mut Numbers::new(0)).into_values().next().expect("the bridge")
     }
@@ -173,10 +177,10 @@ fn a_spanning_trees_state_is_the_ports_own() {
 #[test]
 fn a_tunnel_device_of_the_kernels_and_unknown_types_are_no_tunnels_of_open_vswitch() {
     let mut rows = Rows::new();
-    let tunnel = tunnel::read(Encap::Vxlan, std::iter::empty(), (1, 2));
+    let tunnel = tunnel::read(tunnel::Kind::Vxlan, std::iter::empty(), DEFAULTS);
     rows.member().port.device = Device::Tunnel(Box::new(tunnel));
     assert_eq!(rows.port().0.device, Device::Other("vxlan".to_owned()));
-    for kind in ["internal", "patch", "geneve", "ip6gre", "dpdk"] {
+    for kind in ["internal", "patch", "geneve", "ip6erspan", "dpdk"] {
         rows.interface["type"] = json!(kind);
         assert_eq!(rows.port().0.device, Device::Other(kind.to_owned()));
     }

@@ -1,0 +1,107 @@
+//! What it costs to discard: the filter on the uplink, and the same rules in nftables, on frames that
+//! the kernel receives as if a driver had (`BPF_F_TEST_XDP_LIVE_FRAMES`, Linux 5.18).
+
+use std::process::{Command, Stdio};
+use std::time::Instant;
+use std::{env, io::Write as _};
+
+use ovs_ebpf_common::{Reason, abi::Program};
+use ovs_ebpf_tests::vectors::Tunnel;
+
+use crate::filter::{filtering, guard_receiving_end, unwanted};
+use crate::host::{Host, UPLINK, ip};
+
+/// Frames of a run; `cargo xtask bench --xdp` asks for more.
+const FRAMES: u32 = 200_000;
+/// How often each way is measured, one after the other.
+const ROUNDS: usize = 5;
+
+/// The filter's rules in nftables, on a hook that sees the skb: VXLAN's VNI is at bit 96 from the UDP
+/// header on.
+fn ruleset(hook: &str, tunnel: &Tunnel) -> String {
+    let endpoint = format!("ip daddr {} udp dport 4789", tunnel.remote);
+    let key = tunnel.key.expect("a VNI");
+    format!(
+        "table {hook}
+           set remotes {{ type ipv4_addr; elements = {{ {} }} }}
+           chain discard {{
+             {}
+             {endpoint} ip saddr != @remotes counter drop
+             {endpoint} @th,96,24 != {key} counter drop
+           }}
+         }}",
+        tunnel.local,
+        match hook {
+            "netdev t {" => format!(
+                "type filter hook ingress device dev{UPLINK} priority filter; policy accept;"
+            ),
+            _ => "type filter hook prerouting priority raw; policy accept;".to_owned(),
+        }
+    )
+}
+
+fn nft(ruleset: &str) {
+    let mut child = Command::new("nft")
+        .args(["-f", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("nft (Debian: nftables) can be run");
+    child.stdin.take().expect("piped").write_all(ruleset.as_bytes()).expect("nft reads");
+    assert!(child.wait().expect("nft ends").success(), "{ruleset}");
+}
+
+/// Packets that the rules have dropped.
+fn dropped() -> u64 {
+    let output = Command::new("nft").args(["list", "ruleset"]).output().expect("nft");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let words: Vec<&str> = text.split_whitespace().collect();
+    let counts = words.windows(3).filter(|words| words[..2] == ["counter", "packets"]);
+    counts.map(|words| words[2].parse::<u64>().expect("a count")).sum()
+}
+
+/// Nanoseconds for each of so many copies of a frame.
+fn cost(host: &Host, frame: &[u8], frames: u32) -> f64 {
+    let started = Instant::now();
+    host.filter_live(UPLINK, frame, frames);
+    started.elapsed().as_secs_f64() * 1e9 / f64::from(frames)
+}
+
+fn median(mut samples: Vec<f64>) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    samples[samples.len() / 2]
+}
+
+#[test]
+fn to_discard_in_the_driver_costs_less_than_by_the_same_rules_of_nftables() {
+    let frames = env::var("OVS_EBPF_LIVE_FRAMES").ok().and_then(|text| text.parse().ok());
+    let frames = frames.unwrap_or(FRAMES);
+    let (tunnel, frame) = unwanted();
+    let mut host = filtering();
+    ip(&format!("link set dev{UPLINK} up"));
+    let ways = ["uplink_xdp", "nftables netdev ingress", "nftables inet prerouting, raw"];
+    let mut samples = vec![Vec::new(); ways.len()];
+    for _ in 0..ROUNDS {
+        for (way, samples) in samples.iter_mut().enumerate() {
+            let hook = ["", "netdev t {", "inet t {"][way];
+            if way == 0 {
+                guard_receiving_end(&mut host, &tunnel);
+                samples.push(cost(&host, &frame, frames));
+                let reason = 2 + Reason::UnknownRemote as usize;
+                assert_eq!(host.moved(Program::UplinkXdp), [(reason, u64::from(frames))]);
+            } else {
+                // The filter lets all pass that it has not been told of.
+                host.forget_guards();
+                nft(&ruleset(hook, &tunnel));
+                samples.push(cost(&host, &frame, frames));
+                assert_eq!(dropped(), u64::from(frames), "{}", ways[way]);
+                nft("flush ruleset");
+            }
+        }
+    }
+    let medians: Vec<f64> = samples.into_iter().map(median).collect();
+    for (way, nanoseconds) in ways.iter().zip(&medians) {
+        let millions = 1e3 / nanoseconds;
+        println!("{way:<30} {nanoseconds:>7.0} ns  {millions:>6.2} million a second");
+    }
+    assert!(medians[0] < medians[1] && medians[0] < medians[2], "{medians:?}");
+}

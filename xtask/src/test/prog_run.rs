@@ -1,0 +1,31 @@
+//! Some of the tests on the loaded programs, on more than they take by themselves.
+
+use anyhow::{Context as _, Result, bail};
+
+use super::binaries;
+use crate::{
+    setup::{self, Purpose},
+    sudo,
+};
+
+/// Sets up, builds and runs the tests of a module with this environment. Gives whether they passed.
+///
+/// # Errors
+/// When set-up or building fails.
+pub(crate) fn run(module: &str, environment: &[(&str, String)]) -> Result<bool> {
+    setup::ensure(Purpose::Test)?;
+    let binaries = binaries::build(&["--package", "ovs-ebpf-tests", "--test", "prog_run"])?;
+    let [binary] = binaries.as_slice() else {
+        bail!("cargo built {} test programs instead of prog_run", binaries.len());
+    };
+    sudo::authenticate("for BPF programs")?;
+    let mut command = sudo::command(&binary.executable);
+    command.args([module, "--nocapture", "--test-threads=1"]).current_dir(&binary.package_dir);
+    for (name, value) in environment {
+        command.env(name, value);
+    }
+    let status = command
+        .status()
+        .with_context(|| format!("cannot start {}", binary.executable.display()))?;
+    Ok(status.success())
+}
