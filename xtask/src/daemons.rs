@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    net::IpAddr,
     path::{Path, PathBuf},
     process::Command,
     thread,
@@ -9,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use ovs_ebpf_tests::lab::{self, FastPackets, Lab, Loader, patience, traffic};
+use ovs_ebpf_tests::lab::{self, FastPackets, Lab, Loader, Namespace, patience, traffic};
 
 use crate::{ebpf, progress};
 
@@ -47,13 +48,13 @@ pub(crate) fn wait_until_reachable(lab: &Lab) {
     });
 }
 
-/// Sends echoes until both hosts forward them by the fast path in both directions.
-pub(crate) fn wait_until_fast(lab: &Lab, loaders: &[Loader]) -> Result<()> {
+/// Sends echoes from container to container until both hosts forward them by the fast path in both directions.
+pub(crate) fn wait_until_fast(loaders: &[Loader], from: &Namespace, to: IpAddr) -> Result<()> {
     let start: Vec<FastPackets> =
         loaders.iter().map(Loader::fast_packets).collect::<Result<_>>()?;
     let deadline = Instant::now() + patience(LIMIT);
     loop {
-        traffic::ping(lab.container(0), lab.container(1).ipv4(), 56, 1, Duration::from_millis(10))?;
+        traffic::ping(from, to, 56, 1, Duration::from_millis(10))?;
         let mut fast = true;
         for (loader, start) in loaders.iter().zip(&start) {
             let forwarded = loader.fast_packets()? - *start;

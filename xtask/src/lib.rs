@@ -11,6 +11,8 @@ pub mod build;
 mod daemons;
 #[cfg(feature = "cli")]
 pub mod demo;
+#[cfg(feature = "cli")]
+pub mod docker_plugin;
 pub mod ebpf;
 #[cfg(feature = "cli")]
 pub mod fuzz;

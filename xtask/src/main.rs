@@ -21,6 +21,8 @@ enum Command {
     BuildEbpf(xtask::build::BuildArgs),
     /// Two hosts' containers on real packets: the bridge alone, then with the fast path
     Demo(xtask::demo::DemoArgs),
+    /// Make the directory for `docker plugin create`
+    DockerPlugin(xtask::docker_plugin::PluginArgs),
     /// What a packet costs on every path, with and without the fast path
     Bench(xtask::bench::BenchArgs),
     /// Set up, then run every test; ends with `N passed, N failed`
@@ -48,6 +50,7 @@ fn run(command: Command) -> Result<()> {
         Command::Setup(args) => xtask::setup::run(&args),
         Command::BuildEbpf(args) => xtask::build::run(&args),
         Command::Demo(args) => xtask::demo::run(&args),
+        Command::DockerPlugin(args) => xtask::docker_plugin::run(&args),
         Command::Bench(args) => xtask::bench::run(&args),
         Command::Test(args) => xtask::test::run(&args),
         Command::Differential(args) => xtask::test::differential::run(&args),

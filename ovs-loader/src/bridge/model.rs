@@ -28,6 +28,8 @@ pub struct Mac(pub [u8; 6]);
 impl Mac {
     /// The all-zero address: in a vxlan device's FDB, the key of its flood list.
     pub const ZERO: Self = Self([0; 6]);
+    /// All stations'.
+    pub const BROADCAST: Self = Self([0xff; 6]);
 
     /// Whether this is a group (broadcast or multicast) address.
     #[must_use]

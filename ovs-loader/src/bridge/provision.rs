@@ -135,6 +135,14 @@ pub async fn bring_up(interface: &str) -> Result<(), Error> {
     change.bring_up(index, interface).await
 }
 
+/// Brings an interface up on which this host is not to speak by itself: it gets no IPv6 address.
+pub async fn bring_up_mute(interface: &str) -> Result<(), Error> {
+    let mut change = Change::about(&[interface]).await?;
+    let index = change.interface(interface)?;
+    change.mute(index, interface).await?;
+    change.bring_up(index, interface).await
+}
+
 /// Makes an interface a port of a bridge and brings it up.
 pub async fn add_port(bridge: &str, interface: &str) -> Result<Vec<Action>, Error> {
     let mut change = Change::begin().await?;

@@ -170,6 +170,7 @@ fn plugin(options: &RunOptions) -> Result<Option<Plugin>> {
     let places = plugin::Places {
         state: options.state.clone(),
         socket: config.plugin.clone().unwrap_or_else(|| plugin::DEFAULT_SOCKET.into()),
+        control: options.socket.clone(),
         engine: config.socket.clone().unwrap_or_else(|| docker::DEFAULT_SOCKET.into()),
         rundirs: options.ovs_rundirs.clone(),
     };

@@ -51,10 +51,10 @@ impl Guards {
                     (Some(remotes), true) => guards.keys.extend(allowed(tunnel, remotes)),
                 }
                 let ways = port_plan.and_then(|plan| plan.tunnels.as_ref()).into_iter().flatten();
-                let entries = ways.filter_map(|(_, way)| way.entry.as_ref());
-                guards.keys.extend(
-                    entries.map(|entry| key(tunnel, entry.key.local(), GuardKind::Endpoint, 0)),
-                );
+                let locals = ways.filter_map(|(_, way)| Some(way.entry.as_ref()?.key.local()));
+                // The program looks at IPv4 alone.
+                let locals = locals.filter(IpAddr::is_ipv4);
+                guards.keys.extend(locals.map(|local| key(tunnel, local, GuardKind::Endpoint, 0)));
             }
         }
         for receiver in receivers {

@@ -3,17 +3,27 @@
 
 use std::time::Duration;
 
-use tokio::sync::{Notify, RwLock};
-use tokio::time::timeout;
+use tokio::sync::{Notify, RwLock, Semaphore};
+use tokio::time::{sleep, timeout};
 
 use super::protocol::{
     Completed, CreateEndpoint, CreateNetwork, Done, EndpointCreated, InterfaceName, Joined, Names,
 };
 use super::record::{Endpoint, Network, Store};
-use super::{Error, Places};
+use super::{Error, Places, probe};
+use crate::api::client::Client;
+use crate::api::report::FdbEntry;
+use crate::bridge::model::Mac;
 
-/// How long a call may take. Docker itself waits much longer, and a `docker run` with it.
+/// How long a call may take once its turn has come. Docker itself waits much longer, and a `docker run`
+/// with it.
 const LIMIT: Duration = Duration::from_millis(900);
+/// Calls at a time: when many containers start at once, some are done early instead of all late.
+const TURNS: usize = 8;
+
+/// How long the daemon may take to hear where a station is, and how often it is asked.
+const PATIENCE: Duration = Duration::from_millis(300);
+const POLL: Duration = Duration::from_millis(20);
 
 /// The driver `ovs-ebpf`.
 #[derive(Debug)]
@@ -24,12 +34,14 @@ pub(super) struct Driver {
     pub(super) gate: RwLock<()>,
     /// There is something for the keeper to see to.
     pub(super) changed: Notify,
+    turns: Semaphore,
 }
 
 impl Driver {
     pub(super) fn new(places: Places) -> Self {
         let store = Store::new(&places.state);
-        Self { places, store, gate: RwLock::new(()), changed: Notify::new() }
+        let (gate, turns) = (RwLock::new(()), Semaphore::new(TURNS));
+        Self { places, store, gate, changed: Notify::new(), turns }
     }
 
     /// Makes a network.
@@ -84,7 +96,11 @@ impl Driver {
             let network = self.network(call.network.as_str())?;
             let endpoint = Endpoint::new(call);
             self.store.save_endpoint(&endpoint).await?;
-            if let Err(error) = endpoint.make(&network).await {
+            let made = match endpoint.make(&network).await {
+                Ok(()) => self.claim(&endpoint, &network).await,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = made {
                 let removed = self.remove_endpoint(endpoint, Some(&network)).await;
                 removed.unwrap_or_else(|error| complain(&error));
                 return Err(error);
@@ -96,6 +112,37 @@ impl Driver {
             Ok(EndpointCreated { interface: Completed { mac_address } })
         })
         .await
+    }
+
+    /// Makes sure that nobody else has an endpoint's addresses.
+    async fn claim(&self, endpoint: &Endpoint, network: &Network) -> Result<(), Error> {
+        match endpoint.claim().await {
+            Err(Error::Address(probe::Error::Clash(clash))) => {
+                let place = self.whereabouts(&network.bridge, clash.station).await;
+                Err(Error::Clash { clash, place })
+            }
+            result => result,
+        }
+    }
+
+    /// Where a station is that has just been heard of, in words.
+    async fn whereabouts(&self, bridge: &str, station: Mac) -> Option<String> {
+        let client = Client::new(&self.places.control);
+        let look = async {
+            loop {
+                let report = client.fdb(Some(bridge)).await;
+                let entries = report.iter().flat_map(|report| &report.entries);
+                let mut at = entries.filter(|entry| entry.mac == station.to_string());
+                if let Some(FdbEntry { port, remote, .. }) = at.next() {
+                    return match remote {
+                        Some(remote) => format!("on host {remote}"),
+                        None => format!("at port {port} of this host"),
+                    };
+                }
+                sleep(POLL).await;
+            }
+        };
+        timeout(PATIENCE, look).await.ok()
     }
 
     /// Takes a container's interface away.
@@ -147,6 +194,8 @@ impl Driver {
     /// Ends a call that takes too long: what it had begun the keeper takes back, since Docker does
     /// not know of it.
     async fn within<T>(&self, call: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+        // It is never closed.
+        let _turn = self.turns.acquire().await;
         let result = timeout(LIMIT, call).await.unwrap_or(Err(Error::Late(LIMIT)));
         if result.is_err() {
             self.changed.notify_one();

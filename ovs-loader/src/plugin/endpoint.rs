@@ -3,9 +3,11 @@
 use std::fs::File;
 use std::os::fd::AsFd as _;
 
-use super::Error;
+use nix::net::if_::if_nametoindex;
+
 use super::protocol::{CreateEndpoint, Id};
 use super::record::{Endpoint, Network};
+use super::{Error, probe};
 use crate::bridge::model::Mac;
 use crate::bridge::provision::{self, VethSpec};
 use crate::docker::ovs::NewPort;
@@ -59,6 +61,16 @@ impl Endpoint {
         };
         provision::add_veth(&veth).await?;
         self.attach(network).await
+    }
+
+    /// Asks the network whether anybody has the container's addresses, from the container's end, and
+    /// holds them until that is the container's.
+    pub(super) async fn claim(&self) -> Result<(), Error> {
+        let peer = self.peer();
+        provision::bring_up_mute(&peer).await?;
+        let index = if_nametoindex(&*peer).map_err(|_| provision::Error::NoInterface(peer))?;
+        let addresses: Vec<_> = self.addresses.iter().map(|prefix| prefix.address).collect();
+        Ok(probe::claim(index, self.mac, &addresses).await?)
     }
 
     /// Makes its end a port of the bridge.

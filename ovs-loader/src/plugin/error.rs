@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::probe;
 use crate::bridge::provision;
 use crate::{docker, state, underlay};
 
@@ -45,6 +46,21 @@ pub(super) enum Error {
          {}: give -o key=N, or name Docker's socket with --docker-socket", .0.display()
     )]
     NoEngine(PathBuf),
+    /// The network can't be asked whether an address is free.
+    #[error(transparent)]
+    Address(#[from] probe::Error),
+    /// Somebody else has an address.
+    #[error(
+        "{clash}{}: remove that, or give this container another address; hosts that share a subnet \
+         give out different ones with --ipam-driver ovs-ebpf --ipam-opt share=K/N (docs/docker.md)",
+        place.as_ref().map(|place| format!(", {place}")).unwrap_or_default()
+    )]
+    Clash {
+        /// Which address, and whose it is.
+        clash: probe::Clash,
+        /// Where that is, if it is known.
+        place: Option<String>,
+    },
     /// Docker's socket is not that of the engine that calls.
     #[error(
         "network {network} is not known to Docker at {}, though containers are in it: name the \

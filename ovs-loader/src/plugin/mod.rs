@@ -1,4 +1,4 @@
-//! Docker's networks: libnetwork's remote driver `ovs-ebpf`.
+//! Docker's networks: libnetwork's remote driver `ovs-ebpf`, and its addresses ([`ipam`]).
 //!
 //! A network is a bridge of this host, made for it or there already, with tunnels to the other hosts
 //! or a NIC. An endpoint is a veth pair: one end is a port of the bridge, the other one Docker moves
@@ -22,15 +22,18 @@ pub use protocol::{Id, Subnet};
 pub use record::{Endpoint, Network, Store};
 
 use crate::api::{BindError, Listener};
+use ipam::Ipam;
 
 mod driver;
 mod endpoint;
 mod error;
+pub mod ipam;
 mod keeper;
 mod key;
 pub mod list;
 mod network;
 mod options;
+pub mod probe;
 mod protocol;
 pub mod record;
 mod routes;
@@ -47,6 +50,8 @@ pub struct Places {
     pub socket: PathBuf,
     /// Docker's own socket.
     pub engine: PathBuf,
+    /// The daemon's control socket.
+    pub control: PathBuf,
     /// Where each Open vSwitch has its sockets, once it runs.
     pub rundirs: Vec<PathBuf>,
 }
@@ -63,6 +68,9 @@ pub enum StartError {
          --state-dir", .0.display()
     )]
     InUse(PathBuf),
+    /// What is known of addresses.
+    #[error(transparent)]
+    Addresses(#[from] ipam::Error),
     /// The system refuses.
     #[error("cannot serve Docker's networks: {}", .path.display())]
     Io {
@@ -96,10 +104,11 @@ impl Plugin {
         let (stop, stopped) = oneshot::channel::<()>();
         let failed = |source| StartError::Io { path: places.state.clone(), source };
         let driver = Arc::new(Driver::new(places.clone()));
+        let ipam = Arc::new(Ipam::open(&places.state)?);
         let thread = thread::Builder::new().name("plugin".to_owned()).spawn(move || {
             let _lock = lock;
             runtime.block_on(async move {
-                let server = match listener.serve(routes::router(driver.clone())) {
+                let server = match listener.serve(routes::router(driver.clone(), ipam)) {
                     Ok(server) => server,
                     Err(error) => return tracing::error!("{error}"),
                 };

@@ -12,16 +12,17 @@ use axum::routing::post;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::ipam::{self, Ipam};
 use super::protocol::{Activated, Capabilities, Done, OperInfo, Problem};
 use super::{Driver, Error};
 
 /// What this plugin is.
-const IMPLEMENTS: [&str; 1] = ["NetworkDriver"];
+const IMPLEMENTS: [&str; 2] = ["NetworkDriver", "IpamDriver"];
 
 type Shared = State<Arc<Driver>>;
 
 /// All that Docker may call.
-pub(super) fn router(driver: Arc<Driver>) -> Router {
+pub(super) fn router(driver: Arc<Driver>, ipam: Arc<Ipam>) -> Router {
     Router::new()
         .route("/Plugin.Activate", post(activate))
         .route("/NetworkDriver.GetCapabilities", post(capabilities))
@@ -34,8 +35,9 @@ pub(super) fn router(driver: Arc<Driver>) -> Router {
         .route("/NetworkDriver.Leave", post(nothing::<Done>))
         .route("/NetworkDriver.DiscoverNew", post(nothing::<Done>))
         .route("/NetworkDriver.DiscoverDelete", post(nothing::<Done>))
-        .fallback(unknown)
         .with_state(driver)
+        .merge(ipam::router(ipam))
+        .fallback(unknown)
 }
 
 // Every body is read, wanted or not: a connection that closes on one is broken for its sender.

@@ -135,6 +135,15 @@ impl Engine {
         Ok(id.trim().to_owned())
     }
 
+    /// The network namespace of a running container, under a name. It is the lab's, as its others are.
+    ///
+    /// # Errors
+    /// When the container does not run.
+    pub fn namespace(&self, container: &str) -> Result<Namespace> {
+        let pid = self.docker(&["inspect", "--format", "{{.State.Pid}}", container])?;
+        Namespace::attach(format!("{}-{container}", self.namespace.name()), pid.trim())
+    }
+
     /// Runs a command in a container and gives what it printed.
     ///
     /// # Errors

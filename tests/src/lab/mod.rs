@@ -13,6 +13,7 @@
 mod capture;
 pub mod counters;
 mod engine;
+mod engines;
 mod fast_packets;
 mod host;
 mod loader;
@@ -29,6 +30,7 @@ use anyhow::{Context as _, Result};
 pub use self::{
     capture::Capture,
     engine::Engine,
+    engines::Engines,
     fast_packets::FastPackets,
     host::{CONTAINER_MTU, Container, Host},
     loader::{Loader, binary},
@@ -113,6 +115,14 @@ impl Lab {
     /// See [`build`](Self::build).
     pub fn build_flat(containers: &[u8]) -> Result<Self> {
         Self::with(containers, |host, _| host.add_flat_bridge())
+    }
+
+    /// Two hosts with nothing but their uplinks.
+    ///
+    /// # Errors
+    /// Without root.
+    pub fn bare() -> Result<Self> {
+        Self::with(&[0, 0], |_, _| Ok(()))
     }
 
     /// Builds a lab whose bridges have their containers as ports and nothing else.

@@ -25,6 +25,12 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// Names the namespace of a process.
+    pub(super) fn attach(name: String, pid: &str) -> Result<Self> {
+        ip(&[], &format!("netns attach {name} {pid}\n"))?;
+        Ok(Self { name })
+    }
+
     /// Its name for `ip -n NAME` and `nsenter --net=/run/netns/NAME`.
     pub fn name(&self) -> &str {
         &self.name

@@ -1,5 +1,6 @@
 //! Two hosts in network namespaces with the kernel's own bridges and tunnels. Needs root.
 
+mod addresses;
 mod cleanup;
 mod daemon;
 mod docker;
@@ -9,6 +10,7 @@ mod gate;
 mod hostile;
 mod interop;
 mod local;
+mod managed;
 mod mistakes;
 mod network;
 mod over_ipv6;

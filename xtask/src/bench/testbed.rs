@@ -59,7 +59,8 @@ impl Testbed {
         let loaders =
             if path.is_accelerated() { daemons::start(&lab, loader)? } else { Vec::new() };
         if !loaders.is_empty() {
-            daemons::wait_until_fast(&lab, &loaders)?;
+            let (from, to) = (lab.container(0), lab.container(1));
+            daemons::wait_until_fast(&loaders, from, to.ipv4().into())?;
         }
         Ok(Self { path, loaders, _model: model, fixtures: Vec::new(), lab })
     }

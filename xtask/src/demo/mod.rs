@@ -1,5 +1,6 @@
 //! `cargo xtask demo`: the main job on real packets, between two hosts in network namespaces.
 
+mod docker;
 mod measure;
 mod report;
 mod vm;
@@ -40,6 +41,9 @@ pub struct DemoArgs {
     /// Two hosts with Open vSwitch, in a virtual machine with this kernel
     #[arg(long, value_name = "KERNEL", num_args = 0..=1, default_missing_value = "6.12")]
     vm: Option<Series>,
+    /// Two Docker engines with one network, against Docker's own network of one host
+    #[arg(long, conflicts_with_all = ["vm", "keep", "encap"])]
+    docker: bool,
     /// Leave the hosts and their daemons up, and print how to enter them
     #[arg(long)]
     keep: bool,
@@ -106,6 +110,9 @@ pub fn run(args: &DemoArgs) -> Result<()> {
             if args.vm.is_some() {
                 setup::ensure(Purpose::Vm)?;
             }
+            if args.docker {
+                setup::ensure(Purpose::Docker)?;
+            }
             daemons::build()?
         }
     };
@@ -113,6 +120,9 @@ pub fn run(args: &DemoArgs) -> Result<()> {
         return vm::run(series, args.encap, args.json, &loader);
     }
     sudo::reexec_as_root(&["--loader".as_ref(), loader.as_os_str()])?;
+    if args.docker {
+        return docker::show(args.json, &loader);
+    }
     show(args, &loader)
 }
 
@@ -140,7 +150,7 @@ fn show(args: &DemoArgs, binary: &Path) -> Result<()> {
             slow.push(measured("slow path", round)?);
             switch(&lab, &loaders, true)?;
         }
-        daemons::wait_until_fast(&lab, &loaders)?;
+        daemons::wait_until_fast(&loaders, lab.container(0), lab.container(1).ipv4().into())?;
         let before = daemons::packets(&loaders)?;
         fast.push(measured("fast path", round)?);
         packets = packets + (daemons::packets(&loaders)? - before);

@@ -27,6 +27,8 @@ pub enum Purpose {
     Test,
     /// Tests and demo in virtual machines: what makes the machine, and what runs in there besides.
     Vm,
+    /// `cargo xtask demo --docker`: what makes and runs containers.
+    Docker,
     /// `cargo xtask bench`: the toolchain, load generators and what the benchmark asks the kernel with.
     Bench,
     /// `cargo xtask fuzz`: the toolchain and the fuzzer.

@@ -22,6 +22,8 @@ const ALL: &[Purpose] = &[Purpose::Demo, Purpose::Test, Purpose::Bench];
 const BENCH: &[Purpose] = &[Purpose::Bench];
 const TEST: &[Purpose] = &[Purpose::Test];
 const VM: &[Purpose] = &[Purpose::Vm];
+const TEST_AND_DOCKER: &[Purpose] = &[Purpose::Test, Purpose::Docker];
+const BUSYBOX: &[Purpose] = &[Purpose::Test, Purpose::Docker, Purpose::Vm];
 const TEST_AND_VM: &[Purpose] = &[Purpose::Test, Purpose::Vm];
 /// The package, and the service that it brings.
 const OVS: &str = "openvswitch-switch";
@@ -46,10 +48,10 @@ pub(super) const TOOLS: &[Tool] = &[
     tool("nft", "nftables", TEST, "firewall rules that a bypass must respect"),
     tool("c++", "g++", &[Purpose::Fuzz], "builds the fuzzer's own part"),
     tool("iptables", "iptables", TEST, "firewall rules that a bypass must respect"),
-    tool("dockerd", "docker.io", TEST, "containers that start, stop and restart"),
+    tool("dockerd", "docker.io", TEST_AND_DOCKER, "containers that start, stop and restart"),
     tool("uuidgen", "uuid-runtime", TEST, "ovs-docker, to compare with, runs it"),
     tool("qemu-system-x86_64", "qemu-system-x86", VM, "runs kernels that this machine has not"),
-    tool("busybox", "busybox-static", TEST_AND_VM, "starts the virtual machine"),
+    tool("busybox", "busybox-static", BUSYBOX, "containers, and the virtual machine's start"),
     tool("depmod", "kmod", VM, "finds the modules of the virtual machine's kernel"),
     tool("setpriv", "util-linux", VM, "ends the virtual machine with what has started it"),
     tool("ovsdb-server", "openvswitch-common", TEST_AND_VM, "Open vSwitch's database"),

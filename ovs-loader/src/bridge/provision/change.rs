@@ -10,7 +10,7 @@ use netlink_packet_route::link::{
 };
 
 use super::error::Kind;
-use super::message::{flood_entry, gre_info, isolated, of, set, vxlan_info};
+use super::message::{flood_entry, gre_info, isolated, of, set, vxlan_info, without_addresses};
 use super::{Action, Error, TunnelSpec};
 use crate::bridge::linux::{fdb, links};
 use crate::bridge::model::{Device, Encap, IfIndex, Port, Tunnel};
@@ -258,6 +258,16 @@ impl Change {
         });
         self.done.push(Action::BroughtUp(name.to_owned()));
         Ok(())
+    }
+
+    /// Has an interface get no IPv6 address when it comes up; a kernel without IPv6 gives it none.
+    pub(super) async fn mute(&mut self, index: IfIndex, name: &str) -> Result<(), Error> {
+        match self.requests.change(without_addresses(index), 0).await {
+            Err(refused) if refused.error.raw_os_error() == Some(libc::EAFNOSUPPORT) => Ok(()),
+            result => {
+                result.map_err(|refused| Error::kernel(format!("keep IPv6 from {name}"), &refused))
+            }
+        }
     }
 
     async fn set_up(&mut self, index: IfIndex, name: &str) -> Result<(), Error> {

@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use netlink_packet_core::DefaultNla;
 use netlink_packet_route::link::{
-    GreIOFlags, InfoBridgePort, InfoData, InfoGre, InfoGre6, InfoKind, InfoPortData, InfoPortKind,
-    InfoVxlan, LinkAttribute, LinkInfo, LinkMessage,
+    AfSpecInet6, AfSpecUnspec, GreIOFlags, In6AddrGenMode, InfoBridgePort, InfoData, InfoGre,
+    InfoGre6, InfoKind, InfoPortData, InfoPortKind, InfoVxlan, LinkAttribute, LinkInfo,
+    LinkMessage,
 };
 use netlink_packet_route::neighbour::{
     NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
@@ -43,6 +44,12 @@ pub(super) fn isolated(index: IfIndex, on: bool) -> RouteNetlinkMessage {
         LinkInfo::PortData(InfoPortData::BridgePort(vec![InfoBridgePort::Isolated(on)])),
     ]));
     RouteNetlinkMessage::NewLink(message)
+}
+
+/// Gives an interface no IPv6 address of its own when it comes up, until it moves to another namespace.
+pub(super) fn without_addresses(index: IfIndex) -> RouteNetlinkMessage {
+    let inet6 = vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)];
+    set(index, LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(inet6)]))
 }
 
 /// A remote of a vxlan device's flood list.

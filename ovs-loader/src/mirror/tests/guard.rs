@@ -104,3 +104,16 @@ fn a_tunnel_without_a_way_has_remotes_all_the_same() {
     let guards = guards(&host, &[]);
     assert!(keys(&guards).contains(&(GuardKind::Way as u8, address(9), 43)));
 }
+
+#[test]
+fn an_ipv6_underlay_is_not_said_to_be_filtered() {
+    let mut host = Host::new();
+    let (local, remote): (IpAddr, IpAddr) =
+        ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap());
+    let mut tunnel = vxlan(42, &[remote]);
+    tunnel.local = Some(local);
+    host.port(VXLAN).device = Device::Tunnel(Box::new(tunnel));
+    host.resolve_all();
+    assert!(host.plan().entries().next().is_some(), "it is accelerated");
+    assert_eq!(guards(&host, &[]), Guards::default());
+}

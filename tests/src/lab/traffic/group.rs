@@ -13,16 +13,36 @@ use crate::lab::{Container, Namespace, patience};
 /// How long a datagram may take.
 const LIMIT: Duration = Duration::from_secs(2);
 
+/// Who sends or receives.
+#[derive(Clone, Copy, Debug)]
+pub struct Station<'a> {
+    /// Where it is.
+    pub namespace: &'a Namespace,
+    /// Its address.
+    pub ipv4: Ipv4Addr,
+}
+
+impl<'a> From<&'a Container> for Station<'a> {
+    fn from(container: &'a Container) -> Self {
+        Self { namespace: container, ipv4: container.ipv4() }
+    }
+}
+
 /// Whether a datagram from one container to a multicast group (which the receiver joins) or a
 /// broadcast address reaches the other within 2 s.
 ///
 /// # Errors
 /// When a socket can't be set up or the datagram can't be sent.
-pub fn reaches(from: &Container, to: &Container, group: Ipv4Addr) -> Result<bool> {
-    let receiver = to.run_in(|| receiver(group, to.ipv4()))?;
+pub fn reaches<'a>(
+    from: impl Into<Station<'a>>,
+    to: impl Into<Station<'a>>,
+    group: Ipv4Addr,
+) -> Result<bool> {
+    let (from, to) = (from.into(), to.into());
+    let receiver = to.namespace.run_in(|| receiver(group, to.ipv4))?;
     let address = receiver.local_addr().context("the receiver's address")?;
-    let content = format!("from {}", from.name());
-    send(from, from.ipv4(), group, address.port(), content.as_bytes())?;
+    let content = format!("from {}", from.namespace.name());
+    send(from.namespace, from.ipv4, group, address.port(), content.as_bytes())?;
     let mut buffer = [0; 256];
     match receiver.recv_from(&mut buffer) {
         Ok((length, _)) => Ok(buffer[..length] == *content.as_bytes()),

@@ -18,7 +18,7 @@ pub use self::{
     connections::{Connections, connections},
     datagrams::Datagrams,
     frames::send_frames,
-    group::reaches,
+    group::{Station, reaches},
     iperf::{Tcp, Udp, tcp, udp},
     lockstep::{LockstepTcp, LockstepUdp},
     nuttcp::{Flood, flood},
