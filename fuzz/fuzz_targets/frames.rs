@@ -15,6 +15,7 @@ use ovs_ebpf_common::{
     wire::{
         frame,
         outer::{self, CLASSIFY_LEN, CLASSIFY_LEN_IPV6},
+        vlan,
     },
 };
 use ovs_ebpf_tests::{
@@ -40,7 +41,7 @@ fuzz_target!(|bytes: &[u8]| {
     let packet = Received {
         device: DEVICES[usize::from(hook >> 1) % DEVICES.len()].ifindex,
         for_host: hook & 0x80 == 0,
-        vlan_tag: hook & 0xe0 == 0x60,
+        tag: (hook & 0xe0 == 0x60).then_some([0x81, 0x00, *hook, 0x07]),
         gso: (size != 0).then_some(Gso { size, tunnelable: hook & 0x40 == 0 }),
         frame,
     };
@@ -63,22 +64,25 @@ fn model(seed: u8) -> Model {
 
 fn port(model: &mut Model, packet: &Received<'_>) {
     let outcome = model.run(Program::PortIngress, 1, packet);
-    if !packet.vlan_tag {
+    if packet.tag.is_none() {
         same_reading(packet.frame, outcome.as_ref().err().copied());
     }
     let Ok(Forwarded { frame, .. }) = outcome else { return };
     if frame != packet.frame {
-        // What goes into a tunnel, the other end takes for a tunnel's, and takes whole.
-        assert!(frame.ends_with(packet.frame));
-        let outer_len = frame.len() - packet.frame.len();
+        // What goes into a tunnel, the other end takes for a tunnel's, and takes whole; maybe with a tag
+        // behind the MACs.
+        let (macs, rest) = packet.frame.split_at(12);
+        assert!(frame.ends_with(rest));
         let (kind, _) = read(&frame, &model.tables.control.vxlan_ports).expect("a tunnel's packet");
-        assert_eq!(kind.header_len(), outer_len);
+        let inner = &frame[kind.header_len()..];
+        assert!(inner.starts_with(macs));
+        assert!([0, vlan::LEN].contains(&(inner.len() - packet.frame.len())));
     }
 }
 
 fn uplink(model: &mut Model, packet: &Received<'_>) {
     let outcome = model.run(Program::UplinkIngress, 1, packet);
-    if !packet.for_host || packet.vlan_tag {
+    if !packet.for_host || packet.tag.is_some() {
         assert_eq!(outcome, Err(Reason::NotTunnel));
         return;
     }
@@ -94,14 +98,19 @@ fn uplink(model: &mut Model, packet: &Received<'_>) {
                 Some(false) => assert_eq!(outcome, Err(Reason::WrongUplink)),
                 Some(true) => {
                     let inner = &packet.frame[kind.header_len()..];
-                    same_reading(inner, outcome.as_ref().err().copied());
+                    let tagged = matches!(inner.get(12..14), Some([0x81, 0x00] | [0x88, 0xa8]));
+                    if !tagged {
+                        same_reading(inner, outcome.as_ref().err().copied());
+                    }
                     if let Ok(Forwarded { frame, .. }) = outcome {
+                        let tag_len = if tagged { vlan::LEN } else { 0 };
+                        let inner = [&inner[..12], &inner[12 + tag_len..]].concat();
                         // A congestion mark changes the ECN field, and IPv4's checksum with it.
                         let same = |(at, _): &(usize, _)| ![14, 15, 24, 25].contains(at);
                         let kept = |frame: &[u8]| -> Vec<(usize, u8)> {
                             frame.iter().copied().enumerate().filter(same).collect()
                         };
-                        assert_eq!(kept(&frame), kept(inner));
+                        assert_eq!(kept(&frame), kept(&inner));
                     }
                 }
             }
@@ -143,8 +152,11 @@ fn same_reading(frame: &[u8], left: Option<Reason>) {
         Some(head) => frame::parse(head, frame.len() as u32).map(drop),
         None => Err(Reason::Truncated),
     };
+    if left == Some(Reason::VlanUntagged) {
+        return;
+    }
     const UNREADABLE: [Reason; 4] =
-        [Reason::Truncated, Reason::Multicast, Reason::VlanTagged, Reason::NotIp];
+        [Reason::Truncated, Reason::Multicast, Reason::VlanStacked, Reason::NotIp];
     let model = left.filter(|reason| UNREADABLE.contains(reason));
     assert_eq!(read.err(), model);
 }

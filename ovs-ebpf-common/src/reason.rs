@@ -44,7 +44,7 @@ reasons! {
     Truncated = 2, "truncated";
     /// broadcast or multicast destination: the bridge floods it
     Multicast = 3, "multicast";
-    /// a VLAN-tagged frame
+    /// a VLAN-tagged frame from a port that takes none, on a bridge that looks at no tags, or into ip6gre
     VlanTagged = 4, "vlan_tagged";
     /// neither IPv4 nor IPv6 (ARP, for example)
     NotIp = 5, "not_ip";
@@ -70,6 +70,14 @@ reasons! {
     TunnelUnresolved = 17, "tunnel_unresolved";
     /// the kernel refused to add the outer headers (the frame is encapsulated already, for example)
     EncapRefused = 18, "encap_refused";
+
+    // Packets, both programs: VLANs.
+    /// a frame without VLAN tag from a port that takes none
+    VlanUntagged = 19, "vlan_untagged";
+    /// a VLAN tag within another, or one of 802.1ad (QinQ)
+    VlanStacked = 20, "vlan_stacked";
+    /// a tag that names no VLAN (priority-tagged) or says drop eligible
+    VlanPriority = 21, "vlan_priority";
 
     // Packets, uplink_ingress.
     /// not tunnel traffic: all the rest of what the host receives
@@ -112,7 +120,7 @@ reasons! {
     NotSelected = 65, "not_selected";
     /// the bridge device is down
     BridgeDown = 66, "bridge_down";
-    /// vlan_filtering is on
+    /// vlan_filtering by a protocol other than 802.1Q
     VlanFiltering = 67, "vlan_filtering";
     /// entries age faster than the fast path can prove them again
     AgeingTooShort = 68, "ageing_too_short";
@@ -156,7 +164,7 @@ reasons! {
     Qos = 89, "qos";
     /// a bond of several interfaces
     Bond = 90, "bond";
-    /// the port belongs to a VLAN or limits its VLANs (tag, trunks, vlan_mode)
+    /// the port changes VLAN tags, or holds back a VLAN, in a way that the fast path does not
     PortVlan = 91, "port_vlan";
     /// OVS could not add the port
     OvsPortFailed = 92, "ovs_port_failed";
@@ -212,7 +220,7 @@ reasons! {
     FdbLocal = 120, "fdb_local";
     /// a group address
     FdbGroup = 121, "fdb_group";
-    /// an entry within a VLAN
+    /// an entry within a VLAN that its port does not carry
     FdbVlan = 122, "fdb_vlan";
     /// the MAC has several remotes
     SeveralRemotes = 123, "several_remotes";

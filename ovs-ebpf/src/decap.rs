@@ -9,9 +9,10 @@ use ovs_ebpf_common::{
     Reason,
     abi::{Control, TunnelIndexValue, TunnelKind},
     wire::{
-        frame::{self, Frame, Network},
+        frame::{self, Frame, Head, Network},
         ipv4, ipv6,
         outer::{self, CLASSIFY_LEN, CLASSIFY_LEN_IPV6},
+        vlan,
     },
 };
 
@@ -19,7 +20,7 @@ use crate::{
     counters::Verdict,
     fdb::{self, Station},
     maps::{TUNNEL_INDEX, TUNNEL_INDEX6},
-    packet::{self, Ethernet, Packet},
+    packet::{self, Ethernet, Packet, Tags},
 };
 
 /// Tells tunnel packets from all others: the only work done on most of a host's packets.
@@ -83,20 +84,53 @@ pub const TO_IPV6: u32 = FLAGS | BPF_F_ADJ_ROOM_DECAP_L3_IPV6;
 /// [`FLAGS`], and an IPv4 packet is what remains of an IPv6 one (Linux 6.3).
 const TO_IPV4: u32 = FLAGS | BPF_F_ADJ_ROOM_DECAP_L3_IPV4;
 
-/// Takes the outer headers off and delivers the inner frame to a local port: the one that `frame` was
-/// read of, with the Ethernet header `ethernet` and the TOS byte `tos`.
+/// Takes the VLAN tag out of the inner frame's `head`, if there is one. Gives its protocol identifier
+/// and control information. The packet stays as it is.
+///
+/// # Errors
+/// [`Reason::Truncated`].
+#[inline(always)]
+pub fn untag(
+    packet: &Packet,
+    kind: TunnelKind,
+    head: &mut Head,
+) -> Result<Option<(u16, u16)>, Reason> {
+    let word = |head: &Head, at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
+    let tpid = word(head, ETHER_TYPE);
+    if !vlan::is_tag(tpid) {
+        return Ok(None);
+    }
+    let tci = word(head, EthHdr::LEN);
+    let behind = kind.header_len() + vlan::LEN;
+    packet.pull(behind + frame::MIN_LEN);
+    let behind: Head = packet.bytes(behind).ok_or(Reason::Truncated)?;
+    head[ETHER_TYPE..].copy_from_slice(&behind[ETHER_TYPE..]);
+    Ok(Some((tpid, tci)))
+}
+
+const ETHER_TYPE: usize = 12;
+
+/// What is inside.
+pub struct Inner<'a> {
+    /// As it was read.
+    pub frame: &'a Frame,
+    /// The TOS byte that it is to have.
+    pub tos: u8,
+    /// Without a tag.
+    pub ethernet: &'a Ethernet,
+    /// Bytes of the tag that it came with.
+    pub tag_len: u32,
+    /// The control information of the VLAN tag that it leaves with, 0 is none.
+    pub tag: u16,
+}
+
+/// Takes the outer headers off, and the inner frame's tag, and delivers it to a local port.
 ///
 /// # Errors
 /// [`Reason::DecapRefused`].
 #[inline(always)]
-pub fn deliver(
-    packet: &Packet,
-    kind: TunnelKind,
-    frame: &Frame,
-    tos: u8,
-    ethernet: &Ethernet,
-    station: &Station,
-) -> Verdict {
+pub fn deliver(packet: &Packet, kind: TunnelKind, inner: &Inner, station: &Station) -> Verdict {
+    let &Inner { frame, tos, ethernet, tag_len, tag } = inner;
     // SAFETY: a static of the program's; volatile, for the loader sets it.
     let decap_l3 = unsafe { (&raw const DECAP_L3).read_volatile() } != 0;
     // Neither `bpf_redirect_peer` nor segmentation reads the EtherType: the kernel has to be told of
@@ -109,10 +143,10 @@ pub fn deliver(
         _ => FLAGS,
     };
     // What goes is everything between the outer Ethernet header, which the inner one replaces, and
-    // the inner packet: the outer IP header up to and with the inner Ethernet header.
+    // the inner packet: the outer IP header up to and with the inner Ethernet header and its tag.
     let spared = if to_ipv4 && !decap_l3 { packet::IPV6_GROWTH } else { 0 };
     packet
-        .resize(spared - kind.header_len() as i32, u64::from(flags))
+        .resize(spared - kind.header_len() as i32 - tag_len as i32, u64::from(flags))
         .map_err(|()| Reason::DecapRefused)?;
     let is_told = match decap_l3 {
         false if to_ipv6 => packet.make_ipv6(u64::from(FLAGS)),
@@ -131,6 +165,10 @@ pub fn deliver(
         // What the NIC verified was the outer UDP checksum first (`__skb_decr_checksum_unnecessary`
         // in the kernel's UDP tunnels).
         packet.csum_level(BPF_CSUM_LEVEL_DEC);
+    }
+    if packet.retag(Tags { from: 0, to: tag }).is_err() {
+        // As above: a tag in metadata takes no room.
+        return Ok(TC_ACT_SHOT);
     }
     fdb::deliver(packet, station)
 }

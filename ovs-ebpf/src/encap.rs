@@ -17,27 +17,28 @@ use ovs_ebpf_common::{
         frame::Frame,
         ipv6,
         outer::{self, Patch, PatchIpv6},
+        vlan,
     },
 };
 
 use crate::{
     counters::{self, Verdict},
     maps::TUNNELS,
-    packet::{self, Ethernet, Packet},
+    packet::{self, Ethernet, Packet, Tags},
 };
 
-/// The outer header, and behind it the inner Ethernet header that `bpf_skb_adjust_room` leaves in
-/// front of the room it made. Aligned, to be copied by whole words.
+/// The outer header, and behind it the inner Ethernet header, with its VLAN tag, that
+/// `bpf_skb_adjust_room` leaves in front of the room it made. Aligned, to be copied by whole words.
 #[repr(C, align(8))]
 struct Headers([u8; TEMPLATE_LEN]);
 
-/// Sends the frame into tunnel `id`.
+/// Sends the frame into tunnel `id`, with the tag that it is to have there within the frame.
 ///
 /// # Errors
 /// [`Reason::TunnelUnresolved`], [`Reason::TooBig`], [`Reason::InnerOptions`],
-/// [`Reason::EncapRefused`].
+/// [`Reason::VlanTagged`], [`Reason::EncapRefused`].
 #[inline(always)]
-pub fn send(packet: &Packet, id: u32, frame: &Frame, ethernet: &Ethernet) -> Verdict {
+pub fn send(packet: &Packet, id: u32, frame: &Frame, ethernet: &Ethernet, tags: Tags) -> Verdict {
     const VXLAN: u8 = TunnelKind::VxlanIpv4 as u8;
     const GRE: u8 = TunnelKind::GreIpv4 as u8;
     const GRE_KEY: u8 = TunnelKind::GreKeyIpv4 as u8;
@@ -51,8 +52,8 @@ pub fn send(packet: &Packet, id: u32, frame: &Frame, ethernet: &Ethernet) -> Ver
     // SAFETY: a map value; volatile, for the daemon may flip it at any time: one slot for the packet.
     let active = unsafe { (&raw const tunnel.active).read_volatile() };
     let path = &tunnel.paths[usize::from(active & 1)];
-    let len = packet.len();
-    let push = |kind| push(packet, kind, tunnel, path, frame, ethernet);
+    let len = packet.len() + tag_len(tags);
+    let push = |kind| push(packet, kind, tunnel, path, frame, ethernet, tags);
     let action = match path.kind {
         VXLAN => push(TunnelKind::VxlanIpv4),
         GRE => push(TunnelKind::GreIpv4),
@@ -78,20 +79,26 @@ fn push(
     path: &TunnelPath,
     frame: &Frame,
     ethernet: &Ethernet,
+    tags: Tags,
 ) -> Verdict {
-    let frame_len = packet.len();
+    let tag_len = tag_len(tags);
+    let frame_len = packet.len() + tag_len;
     // What the outer IP header's length field says.
     let ip_len = if kind.is_ipv6() {
         outer::payload_len(kind, frame_len)
     } else {
         outer::total_len(kind, frame_len)
     };
-    let segment_len = segment_len(packet, frame, frame_len)?;
+    let segment_len = segment_len(packet, frame, packet.len())? + tag_len;
     if segment_len - EthHdr::LEN as u32 > path.mtu || ip_len > u32::from(u16::MAX) {
         return Err(Reason::TooBig);
     }
     if kind.is_ipv6() && !kind.is_vxlan() && frame.has_ipv6_options() {
         return Err(Reason::InnerOptions);
+    }
+    // The kernel's device does not look for the ECN field behind a tag (`ip6gre_xmit_other`).
+    if kind.is_ipv6() && !kind.is_vxlan() && tag_len != 0 {
+        return Err(Reason::VlanTagged);
     }
     let has = |flag| tunnel.flags & flag != 0;
     let tos = if has(TunnelFlags::TOS_INHERIT) { frame.tos } else { tunnel.tos };
@@ -130,6 +137,13 @@ fn push(
         let at = header_len + 2 * at;
         headers.0[at..at + 2].copy_from_slice(&word.to_ne_bytes());
     }
+    if tag_len != 0 {
+        let tag = header_len + ETHER_TYPE;
+        let ether_type = ethernet[ETHER_TYPE / 2].to_ne_bytes();
+        headers.0[tag..tag + 2].copy_from_slice(&vlan::TPID.to_be_bytes());
+        headers.0[tag + 2..tag + 4].copy_from_slice(&tags.to.to_be_bytes());
+        headers.0[tag + 4..tag + 6].copy_from_slice(&ether_type);
+    }
 
     let l4 =
         if kind.is_vxlan() { BPF_F_ADJ_ROOM_ENCAP_L4_UDP } else { BPF_F_ADJ_ROOM_ENCAP_L4_GRE };
@@ -138,19 +152,33 @@ fn push(
         | l3
         | l4
         | BPF_F_ADJ_ROOM_ENCAP_L2_ETH;
-    let flags = u64::from(flags) | ENCAP_L2_ETHERNET;
-    packet.resize(header_len as i32, flags).map_err(|()| Reason::EncapRefused)?;
-    if packet.store(&headers.0, header_len + EthHdr::LEN).is_err() {
+    let flags = u64::from(flags) | encap_l2(EthHdr::LEN as u32 + tag_len);
+    packet.resize(header_len as i32 + tag_len as i32, flags).map_err(|()| Reason::EncapRefused)?;
+    let stored = packet.store(&headers.0, header_len + EthHdr::LEN + tag_len as usize);
+    // The tag in metadata would be the outer frame's now.
+    if stored.is_err() || packet.retag(Tags { from: tags.from, to: 0 }).is_err() {
         // `resize` made the head writable, so this can't be; the frame is no longer the bridge's.
         return Ok(TC_ACT_SHOT);
     }
     Ok(packet::to_neighbour(path.uplink, path.next_hop_family, &path.next_hop))
 }
 
-/// `BPF_F_ADJ_ROOM_ENCAP_L2(14)`: the inner frame has an Ethernet header.
-const ENCAP_L2_ETHERNET: u64 = (EthHdr::LEN as u64) << BPF_ADJ_ROOM_ENCAP_L2_SHIFT;
+const ETHER_TYPE: usize = 12;
 
-/// Length of the largest frame this packet becomes on the wire, with its Ethernet header, in bytes.
+/// Bytes that the tag takes within the frame.
+#[inline(always)]
+fn tag_len(tags: Tags) -> u32 {
+    if tags.to == 0 { 0 } else { vlan::LEN as u32 }
+}
+
+/// `BPF_F_ADJ_ROOM_ENCAP_L2(len)`: the inner frame has a link-layer header of that many bytes.
+#[inline(always)]
+const fn encap_l2(len: u32) -> u64 {
+    (len as u64) << BPF_ADJ_ROOM_ENCAP_L2_SHIFT
+}
+
+/// Length of the largest frame this packet becomes on the wire, with its Ethernet header and without a
+/// tag, in bytes.
 ///
 /// # Errors
 /// [`Reason::TooBig`] where it can't be told.

@@ -3,10 +3,10 @@
 use ovs_ebpf_common::{
     Reason,
     abi::{
-        EVENT_INTERVAL, Event, EventFlags, FdbKey, FlowKey, PortFlags, PortValue, TunnelIndexFlags,
-        TunnelIndexValue,
+        EVENT_INTERVAL, Event, EventFlags, FdbKey, FlowKey, NO_VLAN, PortFlags, PortValue,
+        TunnelIndexFlags, TunnelIndexValue,
     },
-    wire::frame::Head,
+    wire::{frame::Head, vlan},
 };
 
 use crate::{
@@ -23,7 +23,12 @@ pub struct Origin {
     pub from: u32,
     pub is_tunnel: bool,
     bridge: u32,
-    vlan: u16,
+    /// Of frames without a tag, and from [`Self::enter`] on the frame's own.
+    pub vlan: u16,
+    /// The control information of the frame's tag, 0 without: see [`Self::enter`].
+    pub tag: u16,
+    /// Whether frames with a tag are accepted.
+    accepts_tags: bool,
     /// Whether events are asked for.
     announces: bool,
     /// When the next one may be raised.
@@ -41,6 +46,8 @@ impl Origin {
             is_tunnel: false,
             bridge: value.bridge,
             vlan: value.vlan,
+            tag: 0,
+            accepts_tags: value.flags & PortFlags::TAGGED != 0,
             announces: value.flags & PortFlags::EVENTS != 0,
             next_event: &raw mut value.next_event,
         }
@@ -56,12 +63,34 @@ impl Origin {
             is_tunnel: true,
             bridge: value.bridge,
             vlan: value.vlan,
+            tag: 0,
+            accepts_tags: value.flags & TunnelIndexFlags::TAGGED != 0,
             announces: value.flags & TunnelIndexFlags::EVENTS != 0,
             next_event: &raw mut value.next_event,
         }
     }
 
-    /// The FDB's key of a station of the same bridge.
+    /// Puts a frame with this tag (protocol identifier and control information) into its VLAN, or one
+    /// without. Whether the port carries that VLAN, the stations' entries say.
+    ///
+    /// # Errors
+    /// [`Reason::VlanUntagged`], [`Reason::VlanTagged`], [`Reason::VlanStacked`],
+    /// [`Reason::VlanPriority`].
+    #[inline(always)]
+    pub fn enter(&mut self, tag: Option<(u16, u16)>) -> Result<(), Reason> {
+        match tag {
+            None if self.vlan == NO_VLAN => return Err(Reason::VlanUntagged),
+            None => {}
+            Some(_) if !self.accepts_tags => return Err(Reason::VlanTagged),
+            Some((tpid, tci)) => {
+                self.vlan = vlan::accept(tpid, tci)?;
+                self.tag = tci;
+            }
+        }
+        Ok(())
+    }
+
+    /// The FDB's key of a station of the same bridge and VLAN.
     #[inline(always)]
     pub fn station(&self, mac: [u8; 6]) -> FdbKey {
         FdbKey { bridge: self.bridge, vlan: self.vlan, mac }

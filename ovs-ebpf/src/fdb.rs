@@ -33,6 +33,17 @@ impl Station {
         self.target == origin.from && self.is_behind_tunnel() == origin.is_tunnel
     }
 
+    /// The tag that a frame leaves with: control information, 0 is none. A tag that stays keeps its
+    /// priority.
+    #[inline(always)]
+    pub fn tag_of(&self, origin: &Origin) -> u16 {
+        match self.flags & FdbFlags::TAGGED {
+            0 => 0,
+            _ if origin.tag != 0 => origin.tag,
+            _ => origin.vlan,
+        }
+    }
+
     /// Whether the port's device may cut GSO packets in hardware.
     #[inline(always)]
     pub fn may_segment_in_hardware(&self) -> bool {

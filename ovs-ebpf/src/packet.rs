@@ -6,7 +6,7 @@ use aya_ebpf::{
     helpers::generated::{
         bpf_csum_level, bpf_get_hash_recalc, bpf_redirect_neigh, bpf_skb_adjust_room,
         bpf_skb_change_proto, bpf_skb_change_type, bpf_skb_load_bytes, bpf_skb_pull_data,
-        bpf_skb_store_bytes,
+        bpf_skb_store_bytes, bpf_skb_vlan_pop, bpf_skb_vlan_push,
     },
     programs::TcContext,
 };
@@ -14,7 +14,7 @@ use network_types::{
     eth::EthHdr,
     ip::{Ipv4Hdr, Ipv6Hdr},
 };
-use ovs_ebpf_common::wire::frame::Head;
+use ovs_ebpf_common::wire::{frame::Head, vlan};
 
 /// `linux/if_packet.h`.
 const PACKET_HOST: u32 = 0;
@@ -101,6 +101,29 @@ impl Packet {
     #[inline(always)]
     pub fn has_vlan_tag(&self) -> bool {
         field!(self.vlan_present) != 0
+    }
+
+    /// The protocol identifier and the control information of that tag, in host byte order.
+    #[inline(always)]
+    pub fn vlan_tag(&self) -> (u16, u16) {
+        (u16::from_be(field!(self.vlan_proto) as u16), field!(self.vlan_tci) as u16)
+    }
+
+    /// Changes the tag in its metadata. Touches no byte of the frame.
+    #[inline(always)]
+    pub fn retag(&self, tags: Tags) -> Result<(), ()> {
+        if tags.from == tags.to {
+            return Ok(());
+        }
+        // SAFETY: helpers on the program's own context.
+        let error = unsafe {
+            if tags.to == 0 {
+                bpf_skb_vlan_pop(self.skb)
+            } else {
+                bpf_skb_vlan_push(self.skb, vlan::TPID.to_be(), tags.to)
+            }
+        };
+        if error == 0 { Ok(()) } else { Err(()) }
     }
 
     /// Whether it is addressed to the device (`PACKET_HOST`).
@@ -220,6 +243,14 @@ impl Packet {
         // SAFETY: a helper on the program's own context.
         unsafe { bpf_csum_level(self.skb, u64::from(level)) };
     }
+}
+
+/// What a frame's VLAN tag changes from and to: control information in host byte order, 0 is none.
+/// Where both are tags they are the same.
+#[derive(Clone, Copy)]
+pub struct Tags {
+    pub from: u16,
+    pub to: u16,
 }
 
 /// An Ethernet header as 16-bit words, each as it lies in memory: the compiler would copy bytes one

@@ -65,6 +65,54 @@ pub struct Decap {
     pub expected: Expected,
 }
 
+/// A frame with or without a VLAN tag, and how it leaves.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Vlan {
+    /// Unique among the vectors of the file.
+    pub name: String,
+    /// The tunnel, if it passes one, seen from its sender.
+    pub tunnel: Tunnel,
+    /// Where it arrives.
+    pub from: Way,
+    /// Where its destination is.
+    pub to: Way,
+    /// The VLAN of frames without a tag that arrive there; `None`: there is none.
+    pub native: Option<u16>,
+    /// Whether frames with a tag are taken there.
+    pub takes_tags: bool,
+    /// The VLAN in which its source and its destination are known.
+    pub vlan: u16,
+    /// Whether the destination's frames leave with a tag.
+    pub tagged: bool,
+    /// The frame as it arrives, with its tags.
+    #[serde(deserialize_with = "hex")]
+    pub frame: Frame,
+    /// What becomes of it.
+    #[serde(flatten)]
+    pub fate: VlanFate,
+}
+
+/// A port or a tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Way {
+    /// A port of the bridge.
+    Port,
+    /// A tunnel.
+    Tunnel,
+}
+
+/// What becomes of a frame with or without a VLAN tag.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum VlanFate {
+    /// Forwarded as this frame, with its tag.
+    #[serde(deserialize_with = "hex")]
+    Leaves(Frame),
+    /// Left to the bridge, for the reason of this name.
+    Reason(String),
+}
+
 /// What becomes of a frame from the underlay.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -163,6 +211,12 @@ pub fn encap_punt() -> Vec<EncapPunt> {
 #[must_use]
 pub fn decap() -> Vec<Decap> {
     load::<List<_>>("decap.json", include_str!("../vectors/decap.json")).vectors
+}
+
+/// Frames with and without VLAN tags.
+#[must_use]
+pub fn vlan() -> Vec<Vlan> {
+    load::<List<_>>("vlan.json", include_str!("../vectors/vlan.json")).vectors
 }
 
 /// RFC 6040's tables.

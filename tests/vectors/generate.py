@@ -11,6 +11,8 @@ encap.json       frames from a container and the frames the tunnel makes of them
 encap_punt.json  frames from a container that are left to the bridge, and why
 decap.json       frames from the underlay that differ from those by exactly one thing, and what
                  becomes of them: the inner frame, or the reason for leaving them to the kernel
+vlan.json        frames with and without VLAN tags that arrive on ports and out of tunnels, with the VLANs that
+                 those take, and how they leave, or the reason for leaving them to the bridge
 ecn.json         RFC 6040: the tables of normal mode ingress and of egress
 """
 
@@ -333,9 +335,9 @@ def encap_punt_vectors():
         "ieee_802_3": ("not_ip", "a length in place of the EtherType", bytes(ether(type=46) / payload(46))),
         "source_zero": ("source_unknown", "source all zero", bytes(ether(src="00:00:00:00:00:00") / ip() / UDP() / payload(26))),
         "source_group": ("source_unknown", "source is a group", bytes(ether(src="03:00:00:00:0a:01") / ip() / UDP() / payload(26))),
-        "vlan": ("vlan_tagged", "802.1Q tag", bytes(ether() / Dot1Q(vlan=7) / ip() / UDP() / payload(26))),
-        "vlan_priority": ("vlan_tagged", "802.1Q priority tag", bytes(ether() / Dot1Q(vlan=0, prio=5) / ip() / UDP() / payload(26))),
-        "service_vlan": ("vlan_tagged", "802.1ad tag", bytes(ether() / Dot1AD(vlan=7) / ip() / UDP() / payload(26))),
+        "vlan": ("vlan_stacked", "802.1Q tag beside that which reception takes out", bytes(ether() / Dot1Q(vlan=7) / ip() / UDP() / payload(26))),
+        "vlan_priority": ("vlan_stacked", "802.1Q priority tag beside it", bytes(ether() / Dot1Q(vlan=0, prio=5) / ip() / UDP() / payload(26))),
+        "service_vlan": ("vlan_stacked", "802.1ad tag beside it", bytes(ether() / Dot1AD(vlan=7) / ip() / UDP() / payload(26))),
         "source_unknown": ("source_unknown", "the FDB has no such source", bytes(ether(src=STRANGER) / ip() / UDP() / payload(26))),
         "destination_unknown": (
             "destination_unknown",
@@ -558,10 +560,13 @@ def decap_vectors():
             description = f"an inner IPv6 header {wording}"
             yield decap_vector(t, f"truncated_inner_ip6_{length}", description, frame, reason="truncated")
         for vector in encap_punt_vectors():
-            # What is wrong with a frame in a tunnel is what is wrong with it anywhere.
-            if vector["reason"] in ("multicast", "not_ip", "vlan_tagged", "source_unknown", "destination_unknown"):
+            # What is wrong with a frame in a tunnel is what is wrong with it anywhere, but that a tag is
+            # its only one here.
+            if vector["reason"] in ("multicast", "not_ip", "vlan_stacked", "source_unknown", "destination_unknown"):
                 frame = relength(outer_of(t, bytes.fromhex(vector["frame"])), t)
-                yield decap_vector(t, f"inner_{vector['name']}", vector["description"], frame, reason=vector["reason"])
+                reason = vector["reason"].replace("vlan_stacked", "vlan_tagged")
+                description = vector["description"].split(" beside ")[0]
+                yield decap_vector(t, f"inner_{vector['name']}", description, frame, reason=reason)
         for inner_ecn in range(4):
             for outer_ecn in range(4):
                 for version, inner in [(4, udp_frame(tos=0xB8 | inner_ecn)), (6, tcp_frame6(tc=0xB8 | inner_ecn))]:
@@ -608,6 +613,119 @@ def with_ecn(frame, ecn):
 def decap_vector(t, name, description, frame, inner=None, reason=None):
     expected = {"inner": inner.hex()} if reason is None else {"reason": reason}
     return {"name": f"{label(t)}_{name}", "description": description, "tunnel": t, "outer": frame.hex(), **expected}
+
+
+# --- vlan.json ---------------------------------------------------------------------------------
+
+# The VLAN of frames without a tag, and whether frames with a tag are taken.
+VLAN_PORTS = {"access": (10, False), "native": (10, True), "trunk": (None, True)}
+VLAN_TAGS = {
+    "untagged": (),
+    "10": (Dot1Q(vlan=10),),
+    "10_priority": (Dot1Q(vlan=10, prio=5),),
+    "20_priority": (Dot1Q(vlan=20, prio=3),),
+    "4094": (Dot1Q(vlan=4094, prio=7),),
+    "no_vlan": (Dot1Q(vlan=0, prio=5),),
+    "no_vlan_no_priority": (Dot1Q(vlan=0),),
+    "eligible": (Dot1Q(vlan=20, prio=3, id=1),),
+    "service": (Dot1AD(vlan=20),),
+    "stacked": (Dot1Q(vlan=20), Dot1Q(vlan=30)),
+    "service_stacked": (Dot1AD(vlan=20), Dot1Q(vlan=30)),
+}
+
+
+def with_tags(frame, tags):
+    """The frame with these tags, outermost first."""
+    packet = Ether(frame)
+    link, rest = packet.copy(), packet.payload
+    link.remove_payload()
+    del link.type
+    for tag in tags:
+        link = link / tag.copy()
+    return bytes(link / rest)
+
+
+def vlan_outcome(native, takes_tags, tags):
+    """The VLAN of an arriving frame and the priority of its tag, or the reason against it."""
+    if not tags:
+        return (native, None) if native is not None else "vlan_untagged"
+    if not takes_tags:
+        return "vlan_tagged"
+    if len(tags) > 1 or isinstance(tags[0], Dot1AD):
+        return "vlan_stacked"
+    if tags[0].vlan == 0 or tags[0].id:
+        return "vlan_priority"
+    return tags[0].vlan, tags[0].prio
+
+
+def vlan_rows():
+    """What arrives where, and how it leaves: name, port, tags, VLAN of the stations, tagged."""
+    for port in VLAN_PORTS:
+        for tag in VLAN_TAGS:
+            for tagged in [False, True]:
+                yield f"{port}_{tag}_{'tagged' if tagged else 'untagged'}", port, tag, None, tagged
+    # Stations of another VLAN are none of the frame's.
+    yield "access_untagged_elsewhere", "access", "untagged", 20, False
+    yield "native_20_elsewhere", "native", "20_priority", 10, False
+    yield "trunk_10_elsewhere", "trunk", "10", 20, True
+
+
+def vlan_vectors():
+    t = tunnel("vxlan", 42)
+    room = UNDERLAY_MTU - overhead(t)
+    ways = [("port", "port", t), ("port", "tunnel", t), ("tunnel", "port", t)]
+    ways += [(a, b, g) for g in [tunnel("gre", None), tunnel("gre", 0x2A)] for a, b in [("port", "tunnel"), ("tunnel", "port")]]
+    for source, destination, t in ways:
+        way = f"{source}_{destination}" if source == destination else f"{source}_{destination}_{label(t)}"
+        for row, port, tag, stations, tagged in vlan_rows():
+            for version, inner in [(4, udp_frame(tos=0xBA)), (6, tcp_frame6(tc=0xBA))]:
+                name = f"{way}_{row}_ipv{version}"
+                yield vlan_vector(name, source, destination, t, port, tag, stations, tagged, inner)
+        # What a tag takes of the underlay's MTU, and not of a port's.
+        limit = 1500
+        if destination == "tunnel":
+            limit = UNDERLAY_MTU - overhead(t)
+        for port, tag, tagged in [("access", "untagged", False), ("access", "untagged", True), ("trunk", "10_priority", True), ("trunk", "10", False)]:
+            most = limit - (4 if tagged and destination == "tunnel" else 0)
+            for over in [0, 1]:
+                name = f"{way}_{port}_{tag}_{'tagged' if tagged else 'untagged'}_{'too_big' if over else 'mtu'}"
+                yield vlan_vector(
+                    name, source, destination, t, port, tag, None, tagged, udp_frame(most + over - 28), "too_big" if over else None
+                )
+
+
+def vlan_vector(name, source, destination, t, port, tag, stations, tagged, inner, reason=None):
+    native, takes_tags = VLAN_PORTS[port]
+    tags = VLAN_TAGS[tag]
+    outcome = vlan_outcome(native, takes_tags, tags)
+    frame = with_tags(inner, tags)
+    arriving = outer_frame(t, frame) if source == "tunnel" else frame
+    vector = {
+        "name": name,
+        "tunnel": t,
+        "from": source,
+        "to": destination,
+        # Of the port or tunnel that the frame arrives by.
+        "native": native,
+        "takes_tags": takes_tags,
+        # Both stations are known in this VLAN.
+        "vlan": stations or 10,
+        # Whether the destination's frames leave with a tag.
+        "tagged": tagged,
+        "frame": arriving.hex(),
+    }
+    if isinstance(outcome, str):
+        return {**vector, "reason": outcome}
+    vlan, priority = outcome
+    if stations not in (None, vlan):
+        return {**vector, "reason": "source_unknown"}
+    vector["vlan"] = vlan
+    if reason is not None:
+        return {**vector, "reason": reason}
+    leaving = with_tags(inner, [Dot1Q(vlan=vlan, prio=priority or 0)] if tagged else [])
+    if destination == "tunnel":
+        leaving = outer_frame(t, leaving)
+    return {**vector, "leaves": leaving.hex()}
 
 
 # --- ecn.json ----------------------------------------------------------------------------------
@@ -660,6 +778,13 @@ def main():
             "Frames from the underlay with one thing out of the ordinary: forwarded as the inner frame, or left to"
             " the kernel for the reason given. The tunnel is described from the sender's side.",
             vectors=unique(decap_vectors()),
+        ),
+        "vlan.json": write(
+            "vlan.json",
+            "Frames that arrive with and without VLAN tags, and how they leave: `from` and `to` are a port or the"
+            " tunnel, `native` is the VLAN of frames without a tag, both stations are known in `vlan`, and `tagged`"
+            " says whether the destination's frames leave with a tag. The tunnel is described from the sender's side.",
+            vectors=unique(vlan_vectors()),
         ),
         "ecn.json": write(
             "ecn.json",

@@ -4,7 +4,8 @@
 pub struct FdbKey {
     /// The bridge: its device's ifindex.
     pub bridge: u32,
-    /// VLAN id in host byte order; 0 on a bridge without VLANs.
+    /// VLAN id in host byte order; 0 on a bridge without VLANs. An entry says that its port carries
+    /// the VLAN: nothing else is asked of a frame from there, or to there.
     pub vlan: u16,
     /// The station.
     pub mac: [u8; 6],
@@ -46,6 +47,8 @@ impl FdbFlags {
     /// The port's device may cut GSO packets in hardware. A decapsulated one still says that it is
     /// tunnelled, which hardware would believe.
     pub const HARDWARE: u16 = 1 << 3;
+    /// Frames of this VLAN, which is not 0, leave by the port, or within the tunnel, with a tag.
+    pub const TAGGED: u16 = 1 << 4;
 }
 
 const _: () = assert!(size_of::<FdbKey>() == 12);

@@ -32,6 +32,9 @@ pub use tunnel::{
 /// The version of everything in this module.
 pub const VERSION: u32 = 3;
 
+/// In place of the VLAN of frames without a tag: such frames are not accepted.
+pub const NO_VLAN: u16 = u16::MAX;
+
 /// Capacity of the `fdb` map unless the configuration says otherwise.
 pub const FDB_CAPACITY: usize = 65_536;
 /// Capacity of the `ports` map.

@@ -8,7 +8,8 @@ pub struct PortValue {
     pub bridge: u32,
     /// [`PortFlags`].
     pub flags: u16,
-    /// Access VLAN; 0 on a bridge without VLANs, the only kind accelerated so far.
+    /// VLAN of frames without a tag, in host byte order: 0 on a bridge without VLANs,
+    /// [`super::NO_VLAN`] where the port takes no such frames.
     pub vlan: u16,
     /// From when on the port may raise the next event, in nanoseconds of `CLOCK_MONOTONIC`.
     pub next_event: u64,
@@ -20,6 +21,8 @@ pub struct PortFlags;
 impl PortFlags {
     /// Raise an [`super::Event`] when a station appears at the port or moves to it.
     pub const EVENTS: u16 = 1 << 0;
+    /// Frames with a VLAN tag are accepted, and belong to the VLAN that it names.
+    pub const TAGGED: u16 = 1 << 1;
 }
 
 const _: () = assert!(size_of::<PortValue>() == 16);

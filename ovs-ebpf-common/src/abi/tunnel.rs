@@ -251,7 +251,7 @@ pub struct TunnelIndexValue {
     pub bridge: u32,
     /// The device that the remote's packets must arrive on.
     pub uplink: u32,
-    /// VLAN id in host byte order; 0 on a bridge without VLANs.
+    /// VLAN of frames without a tag, as [`super::PortValue::vlan`].
     pub vlan: u16,
     /// [`TunnelIndexFlags`].
     pub flags: u16,
@@ -265,6 +265,8 @@ pub struct TunnelIndexFlags;
 impl TunnelIndexFlags {
     /// Raise an [`super::Event`] when a station appears behind the tunnel or moves there.
     pub const EVENTS: u16 = 1 << 0;
+    /// As [`super::PortFlags::TAGGED`].
+    pub const TAGGED: u16 = 1 << 1;
 }
 
 const _: () = assert!(size_of::<TunnelPath>() == 136);

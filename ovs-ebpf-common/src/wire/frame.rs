@@ -5,7 +5,7 @@ use network_types::{
     ip::{IpProto, Ipv4Hdr, Ipv6Hdr},
 };
 
-use crate::Reason;
+use crate::{Reason, wire::vlan};
 
 /// Bytes that a frame must have for the fast path: Ethernet and an IPv4 header without options.
 pub const MIN_LEN: usize = EthHdr::LEN + Ipv4Hdr::LEN;
@@ -59,10 +59,11 @@ impl Frame {
     }
 }
 
-/// Reads the head of a frame without VLAN tag, `frame_len` bytes long with its Ethernet header.
+/// Reads the head of a frame whose VLAN tag, if it had one, is taken out; `frame_len` bytes long with
+/// its Ethernet header.
 ///
 /// # Errors
-/// [`Reason::Multicast`], [`Reason::VlanTagged`], [`Reason::NotIp`], [`Reason::Truncated`].
+/// [`Reason::Multicast`], [`Reason::VlanStacked`], [`Reason::NotIp`], [`Reason::Truncated`].
 #[inline(always)]
 pub const fn parse(head: &Head, frame_len: u32) -> Result<Frame, Reason> {
     let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1, ..] = *head;
@@ -73,7 +74,7 @@ pub const fn parse(head: &Head, frame_len: u32) -> Result<Frame, Reason> {
         0x0800 => (Network::Ipv4, head[15], head[22], head[23], (head[14] & 0x0f) * 4),
         0x86dd if frame_len < MIN_LEN_IPV6 => return Err(Reason::Truncated),
         0x86dd => (Network::Ipv6, (head[14] << 4) | (head[15] >> 4), head[21], head[20], 40),
-        0x8100 | 0x88a8 => return Err(Reason::VlanTagged),
+        other if vlan::is_tag(other) => return Err(Reason::VlanStacked),
         _ => return Err(Reason::NotIp),
     };
     Ok(Frame {

@@ -11,4 +11,5 @@ pub mod guard;
 pub mod ipv4;
 pub mod ipv6;
 pub mod outer;
+pub mod vlan;
 pub mod vxlan;

@@ -68,8 +68,8 @@ fn the_transport_header_is_where_scapy_put_it() {
 
 #[test]
 fn what_is_not_forwarded_has_the_vector_s_reason() {
-    let of_the_head =
-        [Reason::Multicast, Reason::VlanTagged, Reason::NotIp, Reason::Truncated].map(Reason::name);
+    let of_the_head = [Reason::Multicast, Reason::VlanStacked, Reason::NotIp, Reason::Truncated]
+        .map(Reason::name);
     for vector in vectors::encap_punt() {
         let parsed = parse(&vector.frame).map_err(Reason::name);
         if of_the_head.contains(&vector.reason.as_str()) {
@@ -108,7 +108,7 @@ proptest! {
                 prop_assert!(len >= least);
             }
             Err(Reason::Multicast) => prop_assert!(group),
-            Err(Reason::VlanTagged) => prop_assert!(VLAN.contains(&ether_type)),
+            Err(Reason::VlanStacked) => prop_assert!(VLAN.contains(&ether_type)),
             Err(Reason::Truncated) => prop_assert!(ether_type == IPV6 && len < 54),
             Err(reason) => prop_assert!(false, "{:?}", reason),
         }

@@ -15,7 +15,7 @@ use crate::{
     fdb, flows,
     lease::{self, Now},
     maps::PORTS,
-    packet::{self, Packet},
+    packet::{self, Packet, Tags},
 };
 
 /// Forwards what a station behind this port sends to a known station; leaves the rest to the bridge.
@@ -31,12 +31,12 @@ fn forward(packet: &Packet) -> Verdict {
     let control = lease::control()?;
     let now = lease::check(control)?;
     let ifindex = packet.ifindex();
-    let origin = Origin::port(ifindex, PORTS.get_ptr_mut(ifindex).ok_or(Reason::PortUnknown)?);
+    let mut origin = Origin::port(ifindex, PORTS.get_ptr_mut(ifindex).ok_or(Reason::PortUnknown)?);
     packet.pull(frame::MIN_LEN);
     let head = packet.bytes(0).ok_or(Reason::Truncated)?;
-    if packet.has_vlan_tag() {
-        return Err(Reason::VlanTagged);
-    }
+    // Reception has taken the outermost tag out of the frame (`__netif_receive_skb_core`).
+    let tag = packet.has_vlan_tag().then(|| packet.vlan_tag());
+    origin.enter(tag)?;
     switch(packet, &head, &origin, control, &now)
         .inspect_err(|&reason| origin.observe(&head, reason, &now))
 }
@@ -46,9 +46,12 @@ fn switch(packet: &Packet, head: &Head, origin: &Origin, control: &Control, now:
     let frame = frame::parse(head, packet.len())?;
     let ethernet = packet::ethernet(head);
     let destination = flows::destination(&ethernet, origin, control, now)?;
+    let tags = Tags { from: origin.tag, to: destination.tag_of(origin) };
     if destination.is_behind_tunnel() {
-        return encap::send(packet, destination.target, &frame, &ethernet);
+        return encap::send(packet, destination.target, &frame, &ethernet, tags);
     }
     fdb::fits(packet, packet.len() - EthHdr::LEN as u32, &destination)?;
+    // Only in metadata, which can't fail (`skb_vlan_push`, `skb_vlan_pop`).
+    packet.retag(tags).map_err(|()| Reason::VlanTagged)?;
     fdb::deliver(packet, &destination)
 }

@@ -8,12 +8,13 @@ use ovs_ebpf_common::{
     wire::{
         ecn,
         frame::{self, Head},
+        vlan,
     },
 };
 
 use crate::{
     counters::{self, Verdict},
-    decap,
+    decap::{self, Inner},
     events::Origin,
     fdb, flows,
     lease::{self, Now},
@@ -38,13 +39,15 @@ fn forward(packet: &Packet) -> Verdict {
     if unsafe { (*tunnel).uplink } != packet.ifindex() {
         return Err(Reason::WrongUplink);
     }
-    let origin = Origin::tunnel(tunnel);
-    let head = packet.bytes(kind.header_len()).ok_or(Reason::Truncated)?;
+    let mut origin = Origin::tunnel(tunnel);
+    let mut head = packet.bytes(kind.header_len()).ok_or(Reason::Truncated)?;
+    let tag = decap::untag(packet, kind, &mut head)?;
+    origin.enter(tag)?;
     switch(packet, kind, outer_tos, &head, &origin, control, &now)
         .inspect_err(|&reason| origin.observe(&head, reason, &now))
 }
 
-/// Forwards the inner frame, which begins with `head`.
+/// Forwards the inner frame, which begins with `head` but for its VLAN tag.
 #[inline(always)]
 fn switch(
     packet: &Packet,
@@ -55,7 +58,9 @@ fn switch(
     control: &Control,
     now: &Now,
 ) -> Verdict {
-    let frame_len = packet.len() - kind.header_len() as u32;
+    let tag_len = if origin.tag == 0 { 0 } else { vlan::LEN as u32 };
+    let inner_len = packet.len() - kind.header_len() as u32;
+    let frame_len = inner_len - tag_len;
     let frame = frame::parse(head, frame_len)?;
     let ethernet = packet::ethernet(head);
     let destination = flows::destination(&ethernet, origin, control, now)?;
@@ -68,10 +73,12 @@ fn switch(
     let tos = ecn::decapsulate(outer_tos, frame.tos).ok_or(Reason::EcnMark)?;
     fdb::fits(packet, frame_len - EthHdr::LEN as u32, &destination)?;
 
-    let action = decap::deliver(packet, kind, &frame, tos, &ethernet, &destination)?;
+    let tag = destination.tag_of(origin);
+    let inner = Inner { frame: &frame, tos, ethernet: &ethernet, tag_len, tag };
+    let action = decap::deliver(packet, kind, &inner, &destination)?;
     if let Some(counters) = counters::of_tunnel(origin.from) {
         counters.rx_packets += 1;
-        counters.rx_bytes += u64::from(frame_len);
+        counters.rx_bytes += u64::from(inner_len);
     }
     Ok(action)
 }

@@ -19,6 +19,7 @@ pub(crate) mod links;
 #[cfg(test)]
 mod tests;
 pub(super) mod tunnel;
+mod vlan;
 
 /// Room for a burst of some 20,000 notifications while the daemon is busy.
 const RECEIVE_BUFFER: usize = 16 << 20;
@@ -83,7 +84,7 @@ impl LinuxBridges {
     /// As [`Self::open`], with another receive buffer than the default of 16 MiB. In bytes; the
     /// kernel allows twice as much for its own overhead and has a minimum of its own.
     pub async fn open_with_buffer(bytes: usize) -> Result<Self, Error> {
-        let groups = [libc::RTNLGRP_LINK, libc::RTNLGRP_NEIGH];
+        let groups = [libc::RTNLGRP_LINK, libc::RTNLGRP_NEIGH, vlan::RTNLGRP_BRVLAN];
         let notifications = Notifications::open(&groups, bytes).map_err(Error::Subscribe)?;
         // Only ever read to learn that something happened: overrun or not is the same.
         let foreign =
@@ -235,7 +236,7 @@ fn notification(
     changes: &mut Changes,
 ) {
     match frame.kind {
-        libc::RTM_NEWLINK => stale.links = true,
+        libc::RTM_NEWLINK | vlan::RTM_NEWVLAN | vlan::RTM_DELVLAN => stale.links = true,
         libc::RTM_DELLINK => {
             stale.links = true;
             // Its index may be taken by a new device before the links are dumped. An AF_BRIDGE
@@ -276,7 +277,7 @@ fn same_bridge(one: &Bridge, other: &Bridge) -> bool {
         mac,
         up,
         ageing,
-        vlan_filtering,
+        vlan_aware,
         nf_call,
         unsupported,
         ports,
@@ -284,6 +285,6 @@ fn same_bridge(one: &Bridge, other: &Bridge) -> bool {
     } = one;
     (ifindex, name, kind, mac) == (&other.ifindex, &other.name, &other.kind, &other.mac)
         && (up, ageing) == (&other.up, &other.ageing)
-        && (vlan_filtering, nf_call) == (&other.vlan_filtering, &other.nf_call)
+        && (vlan_aware, nf_call) == (&other.vlan_aware, &other.nf_call)
         && (unsupported, ports) == (&other.unsupported, &other.ports)
 }

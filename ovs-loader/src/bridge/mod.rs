@@ -7,3 +7,4 @@ pub mod model;
 pub(crate) mod netlink;
 pub mod ovs;
 pub mod provision;
+pub mod vlans;

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use ovs_ebpf_common::Reason;
 
+use super::vlans::PortVlans;
+
 /// A network interface's index in the daemon's network namespace.
 ///
 /// A port without an interface of its own (a tunnel of Open vSwitch's) has a number that no interface
@@ -90,8 +92,8 @@ pub struct Bridge {
     pub up: bool,
     /// How long an unused dynamic entry lives.
     pub ageing: Duration,
-    /// `vlan_filtering` is on.
-    pub vlan_filtering: bool,
+    /// The bridge looks at VLAN tags: `vlan_filtering` is on, or it is Open vSwitch's.
+    pub vlan_aware: bool,
     /// The bridge's own `nf_call_iptables`, `nf_call_ip6tables` or `nf_call_arptables` is on.
     pub nf_call: bool,
     /// What forwards beside the FDB, and so is not reproduced, each with its reason.
@@ -105,7 +107,7 @@ pub struct Bridge {
 /// The key of a bridge's FDB.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FdbKey {
-    /// VLAN id, 0 on a bridge without VLAN filtering.
+    /// VLAN id; 0 on a bridge that does not look at tags.
     pub vlan: u16,
     /// The station.
     pub mac: Mac,
@@ -152,6 +154,10 @@ pub struct Port {
     pub isolated: bool,
     /// `IFLA_BRPORT_LOCKED` (802.1X).
     pub locked: bool,
+    /// The VLANs that it carries.
+    pub vlans: PortVlans,
+    /// There are VLAN devices on the device, which take frames of their VLANs before the bridge does.
+    pub under_vlan_devices: bool,
     /// What is done to the port's frames beside forwarding, and so is not reproduced, each with its
     /// reason.
     pub unsupported: Vec<Why>,

@@ -7,8 +7,8 @@
 use std::io;
 
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkMessage,
-    NlasIterator,
+    Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader,
+    NetlinkMessage, NlasIterator,
 };
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
@@ -85,6 +85,26 @@ impl Requests {
         self.request(message, NLM_F_DUMP, each).await
     }
 
+    /// [`Self::dump`] of a kind (`nlmsg_type`) that the netlink library does not know, with what
+    /// follows the header.
+    pub(crate) async fn dump_kind(
+        &mut self,
+        kind: u16,
+        payload: &[u8],
+        each: impl FnMut(Frame<'_>),
+    ) -> Result<bool, Refused> {
+        self.sequence += 1;
+        let mut header = NetlinkHeader::default();
+        header.message_type = kind;
+        header.flags = NLM_F_REQUEST | NLM_F_DUMP;
+        header.sequence_number = self.sequence;
+        header.length = (header.buffer_len() + payload.len()) as u32;
+        let mut bytes = vec![0; header.buffer_len()];
+        header.emit(&mut bytes);
+        bytes.extend_from_slice(payload);
+        self.exchange(&bytes, each).await
+    }
+
     /// Asks for one object.
     pub(crate) async fn get(
         &mut self,
@@ -107,7 +127,7 @@ impl Requests {
         &mut self,
         message: RouteNetlinkMessage,
         flags: u16,
-        mut each: impl FnMut(Frame<'_>),
+        each: impl FnMut(Frame<'_>),
     ) -> Result<bool, Refused> {
         self.sequence += 1;
         let mut message = NetlinkMessage::from(message);
@@ -116,7 +136,16 @@ impl Requests {
         message.finalize();
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
-        self.socket.get_ref().send_to(&bytes, &SocketAddr::new(0, 0), 0)?;
+        self.exchange(&bytes, each).await
+    }
+
+    /// Sends the request with the last sequence number, and reads its answers.
+    async fn exchange(
+        &mut self,
+        request: &[u8],
+        mut each: impl FnMut(Frame<'_>),
+    ) -> Result<bool, Refused> {
+        self.socket.get_ref().send_to(request, &SocketAddr::new(0, 0), 0)?;
 
         let mut interrupted = false;
         loop {

@@ -44,24 +44,28 @@ pub fn decide<'a>(plan: &'a Plan, bridge: &Bridge, key: &FdbKey, entry: &FdbEntr
         FdbKind::Locked => return Decision::refused(Reason::FdbLocked),
         FdbKind::Static | FdbKind::Dynamic => {}
     }
-    if key.vlan != 0 {
-        return Decision::refused(Why::new(Reason::FdbVlan, format!("VLAN {}", key.vlan)));
-    }
     let (Some(port), Some(port_plan)) =
         (bridge.ports.get(&entry.port), bridge_plan.ports.get(&entry.port))
     else {
         return Decision::refused(Reason::PortNotAccelerated);
     };
+    if !port.vlans.carries.contains(key.vlan) {
+        let words = format!("{} is not in VLAN {}", port.name, key.vlan);
+        return Decision::refused(Why::new(Reason::FdbVlan, words));
+    }
+    // What the programs know as VLAN 0 has no tag.
+    let strips = key.vlan == 0 || port.vlans.strips.contains(key.vlan);
+    let tagged = if strips { 0 } else { FdbFlags::TAGGED };
     match (&port.device, &port_plan.tunnels) {
         (Device::Tunnel(tunnel), Some(ways)) => {
             remote(key, tunnel).map_or_else(Decision::refused, |remote| {
                 ways.get(&remote.address).map_or_else(
                     || Decision::refused(Reason::NoRemote),
-                    |way| behind_tunnel(port_plan, way),
+                    |way| behind_tunnel(port_plan, way, tagged),
                 )
             })
         }
-        _ => local(key, port, port_plan),
+        _ => local(key, port, port_plan, tagged),
     }
 }
 
@@ -75,24 +79,24 @@ fn remote<'a>(key: &FdbKey, tunnel: &'a Tunnel) -> Result<&'a Remote, Why> {
     }
 }
 
-fn behind_tunnel<'a>(port: &PortPlan, way: &'a TunnelPlan) -> Decision<'a> {
+fn behind_tunnel<'a>(port: &PortPlan, way: &'a TunnelPlan, tagged: u16) -> Decision<'a> {
     let value = way.entry.as_ref().map(|entry| FdbValue {
         target: entry.id,
-        flags: FdbFlags::TUNNEL | port.flags,
+        flags: FdbFlags::TUNNEL | port.flags | tagged,
         revalidate_seconds: port.revalidate_seconds,
         ..FdbValue::default()
     });
     Decision { value, why: Cow::Borrowed(&way.why) }
 }
 
-fn local<'a>(key: &FdbKey, port: &Port, plan: &'a PortPlan) -> Decision<'a> {
+fn local<'a>(key: &FdbKey, port: &Port, plan: &'a PortPlan, tagged: u16) -> Decision<'a> {
     if !plan.why.is_empty() {
         return Decision::refused_like(&plan.why);
     }
     let peer = if plan.peer == Some(key.mac) { FdbFlags::PEER } else { 0 };
     let value = FdbValue {
         target: port.ifindex,
-        flags: plan.flags | peer,
+        flags: plan.flags | peer | tagged,
         revalidate_seconds: plan.revalidate_seconds,
         mtu: plan.mtu,
         ..FdbValue::default()

@@ -64,9 +64,6 @@ pub(super) fn bridge(facts: &Facts<'_>, bridge: &Bridge) -> Vec<Why> {
     if !bridge.up {
         why.push(Why::new(Reason::BridgeDown, format!("{} is down", bridge.name)));
     }
-    if bridge.vlan_filtering {
-        why.push(Why::new(Reason::VlanFiltering, "vlan_filtering 1"));
-    }
     if revalidate_seconds(settings, [bridge.ageing]).is_none() {
         let seconds = bridge.ageing.as_secs_f32();
         why.push(Why::new(Reason::AgeingTooShort, format!("ageing time {seconds} s")));

@@ -7,8 +7,8 @@ use std::net::IpAddr;
 
 use ovs_ebpf_common::Reason;
 use ovs_ebpf_common::abi::{
-    FdbFlags, IndexKey, PORT_CAPACITY, PortFlags, PortValue, TunnelIndexValue, TunnelValue,
-    VXLAN_PORTS,
+    FdbFlags, IndexKey, NO_VLAN, PORT_CAPACITY, PortFlags, PortValue, TunnelIndexValue,
+    TunnelValue, VXLAN_PORTS,
 };
 
 use super::clash;
@@ -53,6 +53,10 @@ pub struct PortPlan {
     pub mtu: u32,
     /// How often a station's packet must pass the bridge, in seconds.
     pub revalidate_seconds: u16,
+    /// The VLAN of frames without a tag, [`NO_VLAN`] where there is none.
+    pub vlan: u16,
+    /// Whether frames with a tag are accepted.
+    pub takes_tags: bool,
     /// The MAC for which the frame may be handed to the veth's other end.
     pub peer: Option<Mac>,
     /// For a tunnel port, the ways to its remotes.
@@ -150,8 +154,11 @@ impl Plan {
         self.bridges.iter().flat_map(|(&bridge, plan)| {
             plan.ports.iter().filter(|(_, port)| port.why.is_empty() && port.tunnels.is_none()).map(
                 move |(&ifindex, port)| {
-                    let flags = if plan.events { PortFlags::EVENTS } else { 0 };
-                    let value = PortValue { bridge, flags, ..PortValue::default() };
+                    let flag = |on, flag| if on { flag } else { 0 };
+                    let flags = flag(plan.events, PortFlags::EVENTS)
+                        | flag(port.takes_tags, PortFlags::TAGGED);
+                    let vlan = port.vlan;
+                    let value = PortValue { bridge, flags, vlan, ..PortValue::default() };
                     (ifindex, value, port.name.as_str())
                 },
             )
@@ -265,9 +272,7 @@ fn plan_port(
         }
     }
     let tunnels = match &port.device {
-        Device::Tunnel(tunnel) => {
-            Some(tunnel::plan_ways(facts, bridge, &why, port.mtu, tunnel, ids))
-        }
+        Device::Tunnel(tunnel) => Some(tunnel::plan_ways(facts, bridge, &why, port, tunnel, ids)),
         _ => None,
     };
     // What the device's own egress would still see must not be gone around.
@@ -286,9 +291,22 @@ fn plan_port(
         flags: port_flags(port),
         mtu: port.mtu,
         revalidate_seconds: gate::revalidate_seconds(facts.settings, ageing).unwrap_or(1),
+        vlan: untagged_vlan(port),
+        takes_tags: takes_tags(port),
         peer,
         tunnels,
     }
+}
+
+/// What the maps have for the VLAN of a port's frames without a tag.
+pub(super) fn untagged_vlan(port: &Port) -> u16 {
+    port.vlans.untagged.unwrap_or(NO_VLAN)
+}
+
+/// Whether frames with a tag that arrive at the port are the bridge's to forward. VLAN devices on it
+/// take theirs before (`vlan_do_receive` in `__netif_receive_skb_core`).
+pub(super) fn takes_tags(port: &Port) -> bool {
+    port.vlans.takes_tags && !port.under_vlan_devices
 }
 
 fn port_flags(port: &Port) -> u16 {

@@ -13,7 +13,7 @@ use super::gate::{self, Facts};
 use super::ids::TunnelIds;
 use super::plan::{self, TunnelEntry, TunnelPlan};
 use crate::bridge::model::{
-    AllBridges, Bridge, Device, Encap, FlowLabel, IfIndex, Remote, Ttl, Tunnel, Why,
+    AllBridges, Bridge, Device, Encap, FlowLabel, IfIndex, Port, Remote, Ttl, Tunnel, Why,
 };
 use crate::underlay::{Path, Target};
 
@@ -74,13 +74,12 @@ fn is_group(address: IpAddr) -> bool {
     }
 }
 
-/// Decides on every way of a tunnel port, given what stands against the port and the device's MTU
-/// in bytes.
+/// Decides on every way of a tunnel port, given what stands against the port.
 pub(super) fn plan_ways(
     facts: &Facts<'_>,
     bridge: &Bridge,
     port_why: &[Why],
-    device_mtu: u32,
+    port: &Port,
     tunnel: &Tunnel,
     ids: &mut TunnelIds,
 ) -> BTreeMap<IpAddr, TunnelPlan> {
@@ -111,14 +110,21 @@ pub(super) fn plan_ways(
                 tunnel: id,
                 bridge: bridge.ifindex,
                 uplink,
-                flags: if plan::needs_events(bridge) { TunnelIndexFlags::EVENTS } else { 0 },
+                vlan: plan::untagged_vlan(port),
+                flags: index_flags(bridge, port),
                 ..TunnelIndexValue::default()
             },
-            value: tunnel_value(tunnel, way.path.as_ref(), local, remote, device_mtu),
+            value: tunnel_value(tunnel, way.path.as_ref(), local, remote, port.mtu),
         });
         way
     };
     remotes(tunnel).into_iter().map(|(remote, options)| (remote, plan(remote, options))).collect()
+}
+
+fn index_flags(bridge: &Bridge, port: &Port) -> u16 {
+    let flag = |on, flag| if on { flag } else { 0 };
+    flag(plan::needs_events(bridge), TunnelIndexFlags::EVENTS)
+        | flag(plan::takes_tags(port), TunnelIndexFlags::TAGGED)
 }
 
 /// What stands against a remote whatever the underlay says.

@@ -27,7 +27,7 @@ fn a_bridge_made_before_is_there() {
         host.ip("link set br-ex type bridge ageing_time 12300 nf_call_iptables 1");
         let bridges = open().await;
         let found = bridge(bridges.bridges(), "br-ex").expect("the bridge");
-        assert!(found.up && found.nf_call && !found.vlan_filtering);
+        assert!(found.up && found.nf_call && !found.vlan_aware);
         assert_eq!(found.ageing, Duration::from_millis(123_000));
         assert_eq!(found.ports.len(), 2);
         assert_eq!(found.fdb[&FdbKey { vlan: 0, mac: found.mac }].kind, FdbKind::Local);

@@ -91,7 +91,8 @@ fn the_datapath_and_flooded_vlans_are_seen() {
         ),
         ("ovs-vsctl --no-wait set bridge br-ex datapath_type=system", &[]),
         ("ovs-vsctl set bridge br-ex flood_vlans=0", &[(Reason::OvsFlows, "flood_vlans=0")]),
-        ("ovs-vsctl set bridge br-ex flood_vlans=5", &[]),
+        ("ovs-vsctl set bridge br-ex flood_vlans=5", &[(Reason::OvsFlows, "flood_vlans=5")]),
+        ("ovs-vsctl clear bridge br-ex flood_vlans", &[]),
     ]);
 }
 
@@ -119,12 +120,11 @@ fn policing_and_queues_are_seen() {
 #[test]
 fn vlans_are_seen() {
     against_the_port(&[
-        ("ovs-vsctl set port veth-a tag=5", &[(Reason::PortVlan, "tag=5")]),
-        ("ovs-vsctl clear port veth-a tag", &[]),
-        ("ovs-vsctl set port veth-a trunks=2,3", &[(Reason::PortVlan, "trunks=2,3")]),
-        ("ovs-vsctl clear port veth-a trunks", &[]),
-        ("ovs-vsctl set port veth-a vlan_mode=trunk", &[(Reason::PortVlan, "vlan_mode=trunk")]),
-        ("ovs-vsctl clear port veth-a vlan_mode", &[]),
+        (
+            "ovs-vsctl set port veth-a vlan_mode=dot1q-tunnel tag=5",
+            &[(Reason::PortVlan, "vlan_mode=dot1q-tunnel")],
+        ),
+        ("ovs-vsctl set port veth-a vlan_mode=access", &[]),
         (
             "ovs-vsctl set port veth-a other_config:priority-tags=always",
             &[(Reason::PortVlan, "other_config:priority-tags=always")],

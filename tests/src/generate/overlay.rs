@@ -27,7 +27,7 @@ pub(super) fn arrive(random: &mut Random, scene: &Scene, arrival: &mut Arrival) 
     let fit = |station: &Station| back || station.value.target != arrival.device;
     let destination = destination(random, scene, domain, fit);
     let source = mac(random, source);
-    let headers = frame(random, &mut arrival.frame, destination, source, 0);
+    let headers = frame(random, &mut arrival.frame, destination, source, None, 0);
     if random.one_in(10) {
         arrival.gso_size = gso_size(random, headers);
     }
@@ -70,20 +70,29 @@ pub(super) fn gso_size(random: &mut Random, headers: usize) -> u32 {
     }
 }
 
-/// Appends a frame; gives the length of its headers. `overhead` bytes are in front of it on the wire.
+/// Appends a frame, mostly with the tag of `vlan` and without one else; gives the length of its headers.
+/// `overhead` bytes are in front of it on the wire.
 pub(super) fn frame(
     random: &mut Random,
     frame: &mut Vec<u8>,
     destination: [u8; 6],
     source: [u8; 6],
+    vlan: Option<u16>,
     overhead: usize,
 ) -> usize {
     let start = frame.len();
     frame.extend(destination.into_iter().chain(source));
+    if let Some(vlan) = vlan {
+        let priority = u16::from(random.byte() & 0xe0) << 8;
+        let eligible = if random.one_in(24) { 0x1000 } else { 0 };
+        frame.extend([0x81, 0x00]);
+        frame.extend((vlan | priority | eligible).to_be_bytes());
+    }
     if random.one_in(24) {
         let tag = random.of(&[[0x81, 0x00], [0x88, 0xa8]]);
         frame.extend(tag);
-        frame.extend(random.word().to_be_bytes());
+        let any = random.word();
+        frame.extend(random.of(&[0, 0x2000, 7, any]).to_be_bytes());
     }
     match random.below(16) {
         0..8 => ipv4(random, frame, overhead),

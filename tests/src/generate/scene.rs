@@ -3,8 +3,8 @@
 use std::collections::btree_map::Entry;
 
 use ovs_ebpf_common::abi::{
-    Control, FdbFlags, FdbKey, FdbValue, GuardKey, GuardKind, PortFlags, PortValue, TEMPLATE_LEN,
-    TUNNEL_CAPACITY, TunnelFlags, TunnelIndexFlags, TunnelIndexKey, TunnelIndexKey6,
+    Control, FdbFlags, FdbKey, FdbValue, GuardKey, GuardKind, NO_VLAN, PortFlags, PortValue,
+    TEMPLATE_LEN, TUNNEL_CAPACITY, TunnelFlags, TunnelIndexFlags, TunnelIndexKey, TunnelIndexKey6,
     TunnelIndexValue, TunnelKind, TunnelPath, TunnelValue, UplinkValue, VXLAN_PORTS,
 };
 
@@ -27,6 +27,14 @@ pub(super) struct Domain {
     pub(super) vlan: u16,
 }
 
+impl Domain {
+    /// Whether frames of it may come from a port or a tunnel: without a tag from those of its VLAN, with
+    /// one from those that take any.
+    pub(super) fn meets(self, bridge: u32, vlan: u16, takes_tags: bool) -> bool {
+        self.bridge == bridge && (self.vlan == vlan || (takes_tags && self.vlan != 0))
+    }
+}
+
 /// A station in the FDB.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Station {
@@ -41,6 +49,12 @@ pub(super) struct End {
     /// Of a kind over IPv4 the addresses are in the first four bytes.
     pub(super) key: TunnelIndexKey6,
     pub(super) value: TunnelIndexValue,
+}
+
+impl End {
+    pub(super) fn takes_tags(&self) -> bool {
+        self.value.flags & TunnelIndexFlags::TAGGED != 0
+    }
 }
 
 /// The key of `tunnel_index` that is meant.
@@ -82,7 +96,9 @@ impl Scene {
         for device in devices {
             let Domain { bridge, vlan } = domain(random);
             if !random.one_in(12) {
-                let flags = if random.one_in(2) { PortFlags::EVENTS } else { 0 };
+                let flags = flag(random.one_in(2), PortFlags::EVENTS)
+                    | flag(random.one_in(2), PortFlags::TAGGED);
+                let vlan = if random.one_in(16) { NO_VLAN } else { vlan };
                 let next_event = next_event(random);
                 let value = PortValue { bridge, vlan, flags, next_event };
                 scene.tables.ports.insert(device.ifindex, value);
@@ -117,7 +133,9 @@ impl Scene {
         for key in paths {
             let uplink = random.of(&self.devices).ifindex;
             let Domain { bridge, vlan } = domain;
-            let flags = if random.one_in(2) { TunnelIndexFlags::EVENTS } else { 0 };
+            let flags = flag(random.one_in(2), TunnelIndexFlags::EVENTS)
+                | flag(random.one_in(2), TunnelIndexFlags::TAGGED);
+            let vlan = if random.one_in(16) { NO_VLAN } else { vlan };
             let next_event = next_event(random);
             let value = TunnelIndexValue { tunnel: id, bridge, uplink, vlan, flags, next_event };
             let is_ipv6 = TunnelKind::ALL.iter().any(|kind| *kind as u8 == key.kind && ipv6(*kind));
@@ -159,10 +177,10 @@ impl Scene {
 
     fn add_station(&mut self, random: &mut Random, domain: Domain, mac: [u8; 6]) {
         let Domain { bridge, vlan } = domain;
-        let in_domain = |end: &&End| end.value.bridge == bridge && end.value.vlan == vlan;
+        let in_domain =
+            |end: &&End| domain.meets(end.value.bridge, end.value.vlan, end.takes_tags());
         let tunnels: Vec<u32> =
             self.ends.iter().filter(in_domain).map(|end| end.value.tunnel).collect();
-        let flag = |set, flag| if set { flag } else { 0 };
         // The first one is local, so that there is one.
         let behind_tunnel = random.one_in(2) && !tunnels.is_empty() && !self.stations.is_empty();
         let (target, own_flags) = if behind_tunnel {
@@ -195,7 +213,9 @@ impl Scene {
         };
         let value = FdbValue {
             target,
-            flags: own_flags | flag(random.one_in(4), FdbFlags::ISOLATED),
+            flags: own_flags
+                | flag(random.one_in(4), FdbFlags::ISOLATED)
+                | flag(vlan != 0 && random.one_in(2), FdbFlags::TAGGED),
             revalidate_seconds,
             mtu: random.of(&MTUS),
             reserved: 0,
@@ -204,6 +224,10 @@ impl Scene {
         self.tables.fdb.insert(FdbKey { bridge, vlan, mac }, value);
         self.stations.push(Station { domain, mac, value });
     }
+}
+
+fn flag(set: bool, flag: u16) -> u16 {
+    if set { flag } else { 0 }
 }
 
 /// Takes a free place.

@@ -21,7 +21,7 @@ pub(super) fn arrive(random: &mut Random, scene: &Scene, arrival: &mut Arrival) 
     }
     if random.one_in(16) {
         // All the rest of what a host receives.
-        overlay::frame(random, &mut arrival.frame, mac, [0x02, 0, 0, 0, 1, 1], 0);
+        overlay::frame(random, &mut arrival.frame, mac, [0x02, 0, 0, 0, 1, 1], None, 0);
         return;
     }
     let headers = tunnelled(random, scene, &end, mac, &mut arrival.frame);
@@ -131,25 +131,27 @@ fn ipv6(random: &mut Random, frame: &mut Vec<u8>, key: &TunnelIndexKey6, protoco
 fn inside(random: &mut Random, scene: &Scene, end: &End, frame: &mut Vec<u8>) -> usize {
     let value = end.value;
     let is_behind = |station: &&Station| {
-        let domain = (station.domain.bridge, station.domain.vlan);
         overlay::is_behind_tunnel(station)
             && station.value.target == value.tunnel
-            && domain == (value.bridge, value.vlan)
+            && station.domain.meets(value.bridge, value.vlan, end.takes_tags())
     };
     let behind: Vec<&Station> = scene.stations.iter().filter(is_behind).collect();
-    let source = if behind.is_empty() || random.one_in(16) {
-        random.of(&scene.stations).mac
+    let own = Domain { bridge: value.bridge, vlan: value.vlan };
+    let (source, domain) = if behind.is_empty() || random.one_in(16) {
+        (random.of(&scene.stations).mac, own)
     } else {
-        let station = random.of(&behind);
-        overlay::mac(random, station)
+        let station: &Station = random.of(&behind);
+        (overlay::mac(random, station), station.domain)
     };
-    let domain = Domain { bridge: value.bridge, vlan: value.vlan };
+    // Of its own VLAN too, now and then.
+    let tagged = domain != own || (domain.vlan % 4096 != 0 && random.one_in(8));
+    let vlan = tagged.then_some(domain.vlan % 4096);
     // Seldom back into a tunnel.
     let back = random.one_in(8);
     let fit = |station: &Station| back || !overlay::is_behind_tunnel(station);
     let destination = overlay::destination(random, scene, domain, fit);
     let outer_len = frame.len();
-    overlay::frame(random, frame, destination, source, outer_len)
+    overlay::frame(random, frame, destination, source, vlan, outer_len)
 }
 
 fn wrong_now_and_then(random: &mut Random, mut key: TunnelIndexKey6) -> TunnelIndexKey6 {

@@ -2,7 +2,7 @@
 
 use ovs_ebpf_common::{
     Reason,
-    abi::{Event, EventFlags, FdbFlags, FdbKey, FdbValue},
+    abi::{Event, EventFlags, FdbFlags, FdbKey, FdbValue, NO_VLAN},
 };
 
 use super::{
@@ -32,7 +32,10 @@ pub(super) fn place(station: &FdbValue) -> Place {
 pub(super) struct Origin {
     pub(super) place: Place,
     pub(super) bridge: u32,
+    /// Of frames without a tag; then the frame's.
     pub(super) vlan: u16,
+    /// Whether it takes frames with a tag.
+    pub(super) takes_tags: bool,
     /// Whether it tells of stations.
     pub(super) tells: bool,
     /// From when on.
@@ -40,6 +43,28 @@ pub(super) struct Origin {
 }
 
 impl Origin {
+    /// Finds the VLAN of a frame with or without a tag. IEEE 802.1Q, clause 9.6: three bits of
+    /// priority, one of drop eligibility, twelve of the VLAN.
+    pub(super) fn enter(&mut self, tag: Option<[u8; 4]>) -> Result<(), Reason> {
+        match tag {
+            None if self.vlan == NO_VLAN => Err(Reason::VlanUntagged),
+            None => Ok(()),
+            Some(_) if !self.takes_tags => Err(Reason::VlanTagged),
+            Some([0x81, 0x00, high, low]) => {
+                self.vlan = u16::from(high % 16) * 256 + u16::from(low);
+                let eligible = high / 16 % 2 == 1;
+                if eligible || self.vlan == 0 { Err(Reason::VlanPriority) } else { Ok(()) }
+            }
+            Some(_) => Err(Reason::VlanStacked),
+        }
+    }
+
+    /// The tag with which a frame that came with `tag` goes to a station.
+    pub(super) fn tag_to(&self, station: &FdbValue, tag: Option<[u8; 4]>) -> Option<[u8; 4]> {
+        let [high, low] = self.vlan.to_be_bytes();
+        (station.flags & FdbFlags::TAGGED != 0).then(|| tag.unwrap_or([0x81, 0x00, high, low]))
+    }
+
     /// The FDB's key of a station of the same bridge and VLAN.
     fn key(&self, mac: [u8; 6]) -> FdbKey {
         FdbKey { bridge: self.bridge, vlan: self.vlan, mac }

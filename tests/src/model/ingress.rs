@@ -25,16 +25,15 @@ impl Model {
         if packet.frame.len() < ETHERNET + 20 {
             return Err(Reason::Truncated);
         }
-        if packet.vlan_tag {
-            return Err(Reason::VlanTagged);
-        }
-        let origin = Origin {
+        let mut origin = Origin {
             place: Place::Port(packet.device),
             bridge: port.bridge,
             vlan: port.vlan,
+            takes_tags: port.flags & PortFlags::TAGGED != 0,
             tells: port.flags & PortFlags::EVENTS != 0,
             next_event: port.next_event,
         };
+        origin.enter(packet.tag)?;
         let outcome = self.switch(now, packet, &origin);
         if let Err(reason) = &outcome
             && let Some(event) = self.event(now, &origin, packet.frame, *reason)
@@ -54,11 +53,12 @@ impl Model {
     ) -> Result<Forwarded, Reason> {
         let overlay = read::overlay(packet.frame)?;
         let station = self.stations(now, origin, &overlay)?;
+        let tag = origin.tag_to(&station, packet.tag);
         match place(&station) {
-            Place::Tunnel(id) => self.encapsulate(id, packet, &overlay),
+            Place::Tunnel(id) => self.encapsulate(id, packet, &overlay, tag),
             Place::Port(_) => {
                 fits(&station, packet, packet.frame.len())?;
-                Ok(Forwarded::exactly(packet.frame))
+                Ok(Forwarded::exactly(packet.frame.to_vec(), tag))
             }
         }
     }
@@ -78,14 +78,17 @@ impl Model {
         }
 
         let inner = &packet.frame[outer.len..];
-        let origin = Origin {
+        let mut origin = Origin {
             place: Place::Tunnel(tunnel.tunnel),
             bridge: tunnel.bridge,
             vlan: tunnel.vlan,
+            takes_tags: tunnel.flags & TunnelIndexFlags::TAGGED != 0,
             tells: tunnel.flags & TunnelIndexFlags::EVENTS != 0,
             next_event: tunnel.next_event,
         };
-        let outcome = self.deliver(now, packet, inner, outer.ecn, &origin);
+        let (untagged, tag) = read::untag(inner)?;
+        origin.enter(tag)?;
+        let outcome = self.deliver(now, packet, &untagged, (outer.ecn, tag), &origin);
         if let Err(reason) = &outcome
             && let Some(event) = self.event(now, &origin, inner, *reason)
         {
@@ -93,24 +96,25 @@ impl Model {
             let tunnel = outer.tunnel(&mut self.tables).expect("read just now");
             tunnel.next_event = now + EVENT_INTERVAL;
         }
-        let delivered = outcome?;
+        let (delivered, tag) = outcome?;
         if (tunnel.tunnel as usize) < TUNNEL_CAPACITY {
             let counters = self.tunnel_counters.entry(tunnel.tunnel).or_default();
             counters.rx_packets += 1;
             counters.rx_bytes += inner.len() as u64;
         }
-        Ok(Forwarded::exactly(&delivered))
+        Ok(Forwarded::exactly(delivered, tag))
     }
 
-    /// What is delivered of the frame that came in a packet from a tunnel.
+    /// What is delivered of the frame that came in a packet from a tunnel, and with which tag. It came
+    /// with `tag`, which `inner` is without.
     fn deliver(
         &mut self,
         now: u64,
         packet: &Received<'_>,
         inner: &[u8],
-        outer_ecn: u8,
+        (outer_ecn, tag): (u8, Option<[u8; 4]>),
         origin: &Origin,
-    ) -> Result<Vec<u8>, Reason> {
+    ) -> Result<(Vec<u8>, Option<[u8; 4]>), Reason> {
         let overlay = read::overlay(inner)?;
         let station = self.stations(now, origin, &overlay)?;
         if let Place::Tunnel(_) = place(&station) {
@@ -124,10 +128,11 @@ impl Model {
         if packet.gso.is_some_and(|gso| !gso.tunnelable) {
             return Err(Reason::DecapRefused);
         }
+        let tag = origin.tag_to(&station, tag);
         if ecn == overlay.tos % 4 {
-            return Ok(inner.to_vec());
+            return Ok((inner.to_vec(), tag));
         }
-        Ok(read::with_tos(inner, overlay.tos, overlay.tos / 4 * 4 + ecn))
+        Ok((read::with_tos(inner, overlay.tos, overlay.tos / 4 * 4 + ecn), tag))
     }
 
     fn encapsulate(
@@ -135,7 +140,12 @@ impl Model {
         id: u32,
         packet: &Received<'_>,
         overlay: &Overlay,
+        tag: Option<[u8; 4]>,
     ) -> Result<Forwarded, Reason> {
+        let inner = match tag {
+            Some(tag) => [&packet.frame[..12], &tag, &packet.frame[12..]].concat(),
+            None => packet.frame.to_vec(),
+        };
         let unresolved = Reason::TunnelUnresolved;
         if id as usize >= TUNNEL_CAPACITY {
             return Err(unresolved);
@@ -148,14 +158,17 @@ impl Model {
             .find(|kind| *kind as u8 == path.kind && has(TunnelFlags::READY))
             .ok_or(unresolved)?;
 
-        // The largest frame on the wire, without its Ethernet header.
+        // The largest frame on the wire, with the tag, which the underlay has to carry too.
         let largest = match packet.gso {
-            None => packet.frame.len(),
-            Some(gso) => overlay.headers_of_segments.ok_or(Reason::TooBig)? + gso.size as usize,
+            None => inner.len(),
+            Some(gso) => {
+                let headers = overlay.headers_of_segments.ok_or(Reason::TooBig)?;
+                headers + gso.size as usize + inner.len() - packet.frame.len()
+            }
         };
         // The outer IP header's length field: of IPv4 with that header, of IPv6 without it.
         let outer_len = outer::len(kind);
-        let ip_len = outer_len - outer::ip_len_from(kind) + packet.frame.len();
+        let ip_len = outer_len - outer::ip_len_from(kind) + inner.len();
         let ip_len = u16::try_from(ip_len).map_err(|_| Reason::TooBig)?;
         if largest - ETHERNET > path.mtu as usize {
             return Err(Reason::TooBig);
@@ -163,6 +176,10 @@ impl Model {
         // A device for GRE over IPv6 looks there for an encapsulation limit (RFC 2473).
         if [TunnelKind::GreIpv6, TunnelKind::GreKeyIpv6].contains(&kind) && overlay.ipv6_options {
             return Err(Reason::InnerOptions);
+        }
+        // And finds no ECN field behind a tag.
+        if [TunnelKind::GreIpv6, TunnelKind::GreKeyIpv6].contains(&kind) && tag.is_some() {
+            return Err(Reason::VlanTagged);
         }
         if packet.gso.is_some_and(|gso| !gso.tunnelable) {
             return Err(Reason::EncapRefused);
@@ -173,11 +190,11 @@ impl Model {
         let tos = tos / 4 * 4 + overlay.tos % 4;
         let ttl = if has(TunnelFlags::TTL_INHERIT) { overlay.ttl } else { tunnel.ttl };
         let mut forwarded = outer::write(kind, path, &tunnel, (ip_len, tos, ttl));
-        forwarded.frame.extend_from_slice(packet.frame);
+        forwarded.frame.extend_from_slice(&inner);
 
         let counters = self.tunnel_counters.entry(id).or_default();
         counters.tx_packets += 1;
-        counters.tx_bytes += packet.frame.len() as u64;
+        counters.tx_bytes += inner.len() as u64;
         Ok(forwarded)
     }
 }

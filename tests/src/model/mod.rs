@@ -59,8 +59,8 @@ pub struct Received<'a> {
     pub device: u32,
     /// Whether the device took it for its own (`PACKET_HOST`).
     pub for_host: bool,
-    /// Whether it had a VLAN tag, which reception moved out of the frame.
-    pub vlan_tag: bool,
+    /// The VLAN tag that it had, which reception moved out of the frame: its four bytes.
+    pub tag: Option<[u8; 4]>,
     /// What it stands for, if for more than itself.
     pub gso: Option<Gso>,
     /// From the Ethernet header on.
@@ -82,6 +82,8 @@ pub struct Gso {
 pub struct Forwarded {
     /// The frame, with choices that are possible.
     pub frame: Vec<u8>,
+    /// The VLAN tag that it has beside.
+    pub tag: Option<[u8; 4]>,
     /// UDP source ports that the flow may be given; `None` where there is nothing to choose.
     pub source_port: Option<RangeInclusive<u16>>,
     /// Where in the frame that port is.
@@ -125,18 +127,19 @@ impl Model {
         match program {
             Program::PortIngress => self.port_ingress(now, packet),
             Program::UplinkIngress => self.uplink_ingress(now, packet),
-            Program::UplinkXdp => {
-                self.filter(now, packet).map(|()| Forwarded::exactly(packet.frame))
-            }
+            Program::UplinkXdp => self
+                .filter(now, packet)
+                .map(|()| Forwarded::exactly(packet.frame.to_vec(), packet.tag)),
         }
     }
 }
 
 impl Forwarded {
     /// A frame that leaves nothing to choose.
-    fn exactly(frame: &[u8]) -> Self {
+    fn exactly(frame: Vec<u8>, tag: Option<[u8; 4]>) -> Self {
         Self {
-            frame: frame.to_vec(),
+            frame,
+            tag,
             source_port: None,
             source_port_at: 0,
             any_identification: false,

@@ -77,7 +77,7 @@ pub(super) fn classify(
 ) -> Result<TunnelKind, Reason> {
     let frame = packet.frame;
     // As long as IPv4 and a UDP header need, whatever it is.
-    if !packet.for_host || packet.vlan_tag || frame.len() < IP + 20 + 8 {
+    if !packet.for_host || packet.tag.is_some() || frame.len() < IP + 20 + 8 {
         return Err(Reason::NotTunnel);
     }
     let (protocol, l4) = match frame[12..14] {
@@ -191,7 +191,7 @@ pub(super) fn write(
     tunnel: &TunnelValue,
     (ip_len, tos, ttl): (u16, u8, u8),
 ) -> Forwarded {
-    let mut forwarded = Forwarded::exactly(&path.header[..len(kind)]);
+    let mut forwarded = Forwarded::exactly(path.header[..len(kind)].to_vec(), None);
     let header = &mut forwarded.frame;
     let has = |flag| tunnel.flags & flag != 0;
     let l4 = l4(kind);

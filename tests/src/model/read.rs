@@ -23,7 +23,22 @@ pub(super) struct Overlay {
     pub(super) headers_of_segments: Option<usize>,
 }
 
-/// Reads a frame of the overlay. IEEE 802.3, RFC 791, RFC 8200.
+/// A frame of the overlay without its VLAN tag, and that.
+pub(super) fn untag(frame: &[u8]) -> Result<(Vec<u8>, Option<[u8; 4]>), Reason> {
+    if frame.len() < ETHERNET + 20 {
+        return Err(Reason::Truncated);
+    }
+    if frame[12..14] != [0x81, 0x00] && frame[12..14] != [0x88, 0xa8] {
+        return Ok((frame.to_vec(), None));
+    }
+    let without = [&frame[..12], &frame[16..]].concat();
+    if without.len() < ETHERNET + 20 {
+        return Err(Reason::Truncated);
+    }
+    Ok((without, Some(frame[12..16].try_into().expect("four bytes"))))
+}
+
+/// Reads a frame of the overlay, without its VLAN tag. IEEE 802.3, RFC 791, RFC 8200.
 pub(super) fn overlay(frame: &[u8]) -> Result<Overlay, Reason> {
     // Ethernet and IPv4, whatever it turns out to be.
     if frame.len() < ETHERNET + 20 {
@@ -37,7 +52,7 @@ pub(super) fn overlay(frame: &[u8]) -> Result<Overlay, Reason> {
         (0x08, 0x00) => (ip[1], ip[8], ip[9], usize::from(ip[0] % 16) * 4),
         (0x86, 0xdd) if ip.len() < 40 => return Err(Reason::Truncated),
         (0x86, 0xdd) => ((ip[0] % 16) * 16 + ip[1] / 16, ip[7], ip[6], 40),
-        (0x81, 0x00) | (0x88, 0xa8) => return Err(Reason::VlanTagged),
+        (0x81, 0x00) | (0x88, 0xa8) => return Err(Reason::VlanStacked),
         _ => return Err(Reason::NotIp),
     };
     let transport = ETHERNET + ip_header;

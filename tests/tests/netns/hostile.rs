@@ -69,7 +69,7 @@ fn expected(victim: &Victim, frames: &[Vec<u8>]) -> BTreeMap<String, u64> {
     let mut model = Model::new(tables);
     let mut counts = BTreeMap::new();
     for (at, frame) in frames.iter().enumerate() {
-        let packet = Received { device: 1, for_host: true, vlan_tag: false, gso: None, frame };
+        let packet = Received { device: 1, for_host: true, tag: None, gso: None, frame };
         if let Err(reason) = model.run(Program::UplinkXdp, 0, &packet) {
             // As often as the frame is sent.
             let times = (PACKETS - at).div_ceil(FRAMES) as u64;

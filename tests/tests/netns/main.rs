@@ -9,6 +9,7 @@ mod filter;
 mod gate;
 mod hostile;
 mod interop;
+mod local;
 mod managed;
 mod mistakes;
 mod network;

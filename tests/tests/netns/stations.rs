@@ -1,22 +1,16 @@
 //! Stations that come, move and go, and who reaches whom.
 
-use std::{
-    fs,
-    net::Ipv4Addr,
-    path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
-};
+use std::{net::Ipv4Addr, time::Duration};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result};
 use ovs_ebpf_tests::lab::{
     Capture, Container, Encap, Lab, Loader, counters,
     traffic::{self, Datagrams},
     wait_until,
 };
-use serde_json::{Value, json};
 
 use crate::accelerated::{Accelerated, Ends, INTERVAL, LIMIT, assert_fast, count, is_fast, share};
+use crate::support::{in_map, mac};
 
 /// How long a station may take to be reachable, or fast.
 const SECOND: Duration = Duration::from_secs(1);
@@ -41,29 +35,7 @@ fn reaches(from: &Container, to: Ipv4Addr) -> Result<()> {
 
 /// Whether the pinned map itself has the station, whatever the daemon says of it.
 fn is_in_map(loader: &Loader, mac: &str) -> Result<bool> {
-    let map = pin(loader.bpffs(), "fdb")?;
-    let dump =
-        Command::new("bpftool").args(["map", "dump", "pinned", &map.to_string_lossy()]).output()?;
-    ensure!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
-    let dump: Value = serde_json::from_slice(&dump.stdout)?;
-    let wanted = json!(self::mac(mac)?);
-    Ok(dump.as_array().into_iter().flatten().any(|entry| entry["key"]["mac"] == wanted))
-}
-
-/// The bytes of a MAC.
-fn mac(text: &str) -> Result<Vec<u8>> {
-    Ok(text.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<_, _>>()?)
-}
-
-/// The pin of this name somewhere below a directory.
-fn pin(directory: &Path, name: &str) -> Result<PathBuf> {
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.is_dir() && path.join(name).exists() {
-            return Ok(path.join(name));
-        }
-    }
-    bail!("no pin {name} in {}", directory.display())
+    Ok(in_map(loader, mac)?.is_some())
 }
 
 #[test]

@@ -1,13 +1,19 @@
 //! What the tests of the daemon share.
 
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
-use anyhow::Result;
-use ovs_ebpf_tests::lab::{Host, Namespace, binary};
+use anyhow::{Result, bail, ensure};
+use ovs_ebpf_tests::lab::{Host, Loader, Namespace, binary};
 pub(crate) use ovs_ebpf_tests::{
     lab::traffic::BothWays,
     why::{At, elements, has},
 };
+use serde_json::{Value, json};
 
 /// Runs shell commands in a namespace; the first that fails ends the test.
 pub(crate) fn shell(namespace: &Namespace, script: &str) -> String {
@@ -61,4 +67,31 @@ impl<'a> State<'a> {
         let changed: Vec<_> = self.lines.symmetric_difference(&now.lines).collect();
         assert!(changed.is_empty(), "{changed:#?}");
     }
+}
+
+/// What the pinned map itself has of a station, whatever the daemon says of it: key and value.
+pub(crate) fn in_map(loader: &Loader, mac: &str) -> Result<Option<Value>> {
+    let map = pin(loader.bpffs(), "fdb")?;
+    let dump =
+        Command::new("bpftool").args(["map", "dump", "pinned", &map.to_string_lossy()]).output()?;
+    ensure!(dump.status.success(), "{}", String::from_utf8_lossy(&dump.stderr));
+    let dump: Value = serde_json::from_slice(&dump.stdout)?;
+    let wanted = json!(self::mac(mac)?);
+    Ok(elements(&dump).find(|entry| entry["key"]["mac"] == wanted).cloned())
+}
+
+/// The bytes of a MAC.
+pub(crate) fn mac(text: &str) -> Result<Vec<u8>> {
+    Ok(text.split(':').map(|byte| u8::from_str_radix(byte, 16)).collect::<Result<_, _>>()?)
+}
+
+/// The pin of this name somewhere below a directory.
+fn pin(directory: &Path, name: &str) -> Result<PathBuf> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() && path.join(name).exists() {
+            return Ok(path.join(name));
+        }
+    }
+    bail!("no pin {name} in {}", directory.display())
 }

@@ -93,7 +93,7 @@ fn what_the_bridge_does_not_learn_is_not_told() {
     let mut tagged = vector.inner.clone();
     tagged[ETHER_TYPE].copy_from_slice(&[0x81, 0x00]);
     let verdict = host.run(Program::PortIngress, OTHER_PORT, &tagged);
-    assert_eq!(verdict, Verdict::Left(Reason::VlanTagged));
+    assert_eq!(verdict, Verdict::Left(Reason::VlanStacked));
     assert_eq!(host.events().len(), 0);
 }
 

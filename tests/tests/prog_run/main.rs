@@ -15,4 +15,6 @@ mod live;
 mod oracle;
 mod run;
 mod size;
+mod veth;
+mod vlan;
 mod wire;

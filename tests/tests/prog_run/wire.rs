@@ -1,16 +1,14 @@
 //! Frames that `BPF_PROG_TEST_RUN` refuses or sees otherwise, sent through a veth instead.
 
-use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use aya::programs::TcAttachType;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use ovs_ebpf_common::{Reason, abi::Program};
 use ovs_ebpf_tests::vectors::{self, Expected};
 
 use crate::host::{self, Host, PORT, UPLINK, sender_end};
 use crate::run::too_short;
+use crate::veth::Wire;
 
 #[test]
 fn a_container_s_frame_without_a_whole_ip_header_is_left_to_the_bridge() {
@@ -89,11 +87,10 @@ fn check<'a>(
 ) {
     let device = format!("dev{ifindex}");
     host.program(program).attach(&device, TcAttachType::Ingress).expect("attach to ingress");
-    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None)
-        .expect("a packet socket");
+    let wire = Wire::open(ifindex + 1, false).expect("a packet socket");
     let mut sent = 0;
     for (frame, reason) in frames {
-        send(&socket, ifindex + 1, frame).expect("send");
+        wire.send(frame).expect("send");
         let deadline = Instant::now() + Duration::from_secs(5);
         let moved = loop {
             let moved = host.moved(program);
@@ -108,29 +105,4 @@ fn check<'a>(
         sent += 1;
     }
     assert!(sent > 0, "there are no such vectors");
-}
-
-/// Sends a frame out of a device.
-fn send(socket: &OwnedFd, ifindex: u32, frame: &[u8]) -> io::Result<()> {
-    let address = libc::sockaddr_ll {
-        sll_family: libc::AF_PACKET as u16,
-        sll_protocol: 0,
-        sll_ifindex: ifindex.cast_signed(),
-        sll_hatype: 0,
-        sll_pkttype: 0,
-        sll_halen: 6,
-        sll_addr: [0; 8],
-    };
-    // SAFETY: pointers and lengths are those of `frame` and `address`, which outlive the call.
-    let sent = unsafe {
-        libc::sendto(
-            socket.as_raw_fd(),
-            frame.as_ptr().cast(),
-            frame.len(),
-            0,
-            (&raw const address).cast(),
-            size_of_val(&address) as libc::socklen_t,
-        )
-    };
-    if sent < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -12,3 +12,4 @@ mod over_ipv6;
 mod resilience;
 mod stations;
 mod support;
+mod vlan;

@@ -198,7 +198,7 @@ pub(super) fn apply(
             let Some(tunnel) = tunnel_mut(bridges, *bridge, device) else { return };
             let remote = destination.remote(tunnel.link);
             if apply_remote(tunnel, mac, remote, present) {
-                note_remote(bridges, *bridge, mac, changes);
+                note_remote(bridges, (*bridge, device), mac, changes);
             }
         }
     }
@@ -236,13 +236,22 @@ fn put(remotes: &mut Vec<Remote>, remote: Remote, present: bool) -> bool {
 }
 
 /// Notes that a vxlan device's remote for a station changed.
-fn note_remote(bridges: &Bridges, bridge: IfIndex, mac: Mac, changes: &mut Changes) {
-    // Within VLANs it may be any of the station's entries.
-    if mac == Mac::ZERO || bridges.get(&bridge).is_some_and(|bridge| bridge.vlan_filtering) {
+fn note_remote(
+    bridges: &Bridges,
+    (bridge, device): (IfIndex, IfIndex),
+    mac: Mac,
+    changes: &mut Changes,
+) {
+    if mac == Mac::ZERO {
         changes.topology = true;
-    } else {
-        changes.fdb.push((bridge, FdbKey { vlan: 0, mac }));
+        return;
     }
+    let Some(bridge) = bridges.get(&bridge) else { return };
+    let Some(port) = bridge.ports.get(&device) else { return };
+    // A vxlan device does not look at tags: it may be any of the station's entries, or one that comes.
+    let keys = port.vlans.carries.iter().map(|vlan| FdbKey { vlan, mac });
+    let keys = keys.filter(|key| key.vlan == 0 || bridge.fdb.contains_key(key));
+    changes.fdb.extend(keys.map(|key| (bridge.ifindex, key)));
 }
 
 /// Forwarding tables by bridge or vxlan device.
@@ -313,7 +322,7 @@ impl Tables {
             let before = std::mem::replace(&mut tunnel.fdb, now);
             changed.extend(difference(&before, &tunnel.fdb));
             for mac in changed {
-                note_remote(bridges, bridge, mac, changes);
+                note_remote(bridges, (bridge, device), mac, changes);
             }
         }
     }

@@ -1,6 +1,6 @@
 //! From the kernel's links to bridges, their ports and what the ports are.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::time::Duration;
 
@@ -8,25 +8,29 @@ use netlink_packet_core::Parseable;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     BridgePortState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, LinkAttribute,
-    LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, XdpAttached,
+    LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, VlanProtocol,
+    XdpAttached,
 };
 
 use super::tunnel::{self, Defaults};
+use super::vlan;
 use crate::bridge::model::{
     Bridge, BridgeKind, Bridges, Device, IfIndex, Mac, Port, StpState, VethPeer, Why,
 };
 use crate::bridge::netlink::{Refused, Requests};
+use crate::bridge::vlans::PortVlans;
 use ovs_ebpf_common::Reason;
 
 /// A dump that others keep changing is taken as it is after so many tries: each change has sent
 /// a notification, so another dump follows.
-const TRIES: usize = 4;
+pub(super) const TRIES: usize = 4;
 
 /// Every bridge of the calling thread's network namespace, without FDBs.
 pub(super) async fn dump() -> Result<Bridges, Refused> {
     let mut requests = Requests::open()?;
     let links = dump_links(&mut requests).await?;
     let mut bridges = bridges(&links, Defaults::read());
+    vlan::add(&mut bridges, &mut requests).await?;
     let ports = bridges.values_mut().flat_map(|bridge| bridge.ports.values_mut());
     add_peers(ports, &links, &mut requests).await?;
     Ok(bridges)
@@ -53,12 +57,15 @@ pub(in crate::bridge) async fn dump_members(
             && matches!(link.kind, Some(InfoKind::Other(kind)) if kind == "openvswitch")
     };
     let datapath = links.iter().find(is_datapath).map(Link::index);
+    let below = below_vlan_devices(&links);
     let mut members: BTreeMap<_, _> = links
         .iter()
         .filter(|link| wanted(link.name))
         .map(|link| {
             let in_datapath = datapath.map(|datapath| link.controller == Some(datapath));
-            (link.name.to_owned(), Member { port: port(link, defaults), in_datapath })
+            let under_vlan_devices = below.contains(&link.index());
+            let port = Port { under_vlan_devices, ..port(link, defaults) };
+            (link.name.to_owned(), Member { port, in_datapath })
         })
         .collect();
     let ports = members.values_mut().map(|member| &mut member.port);
@@ -213,6 +220,7 @@ impl<'a> Link<'a> {
 /// The bridges among the links with their ports. Veth peers are still to be added.
 pub(super) fn bridges(messages: &[LinkMessage], defaults: Defaults) -> Bridges {
     let links: Vec<_> = messages.iter().map(Link::new).collect();
+    let below = below_vlan_devices(&links);
     let mut bridges: Bridges = links
         .iter()
         .filter_map(|link| match link.data {
@@ -222,10 +230,17 @@ pub(super) fn bridges(messages: &[LinkMessage], defaults: Defaults) -> Bridges {
         .collect();
     for link in &links {
         if let Some(bridge) = link.controller.and_then(|index| bridges.get_mut(&index)) {
-            bridge.ports.insert(link.index(), port(link, defaults));
+            let under_vlan_devices = below.contains(&link.index());
+            bridge.ports.insert(link.index(), Port { under_vlan_devices, ..port(link, defaults) });
         }
     }
     bridges
+}
+
+/// The devices that VLAN devices of this namespace are on. Of another namespace's they can't be told.
+fn below_vlan_devices(links: &[Link<'_>]) -> HashSet<IfIndex> {
+    let is_vlan = |link: &&Link<'_>| matches!(link.kind, Some(InfoKind::Vlan));
+    links.iter().filter(is_vlan).filter_map(|vlan| vlan.link).collect()
 }
 
 fn bridge(link: &Link<'_>, data: &[InfoBridge]) -> Bridge {
@@ -236,24 +251,30 @@ fn bridge(link: &Link<'_>, data: &[InfoBridge]) -> Bridge {
         mac: link.mac,
         up: link.is_up(),
         ageing: Duration::ZERO,
-        vlan_filtering: false,
+        vlan_aware: false,
         nf_call: false,
         unsupported: Vec::new(),
         ports: BTreeMap::new(),
         fdb: HashMap::new(),
     };
+    let mut protocol = VlanProtocol::Ieee8021Q;
     for info in data {
         match info {
             // In clock_t, which is 1/100 s for every user of the kernel (USER_HZ).
             InfoBridge::AgeingTime(time) => {
                 bridge.ageing = Duration::from_millis(u64::from(*time) * 10);
             }
-            InfoBridge::VlanFiltering(on) => bridge.vlan_filtering = *on,
+            InfoBridge::VlanFiltering(on) => bridge.vlan_aware = *on,
+            InfoBridge::VlanProtocol(used) => protocol = *used,
             InfoBridge::NfCallIpTables(on)
             | InfoBridge::NfCallIp6Tables(on)
             | InfoBridge::NfCallArpTables(on) => bridge.nf_call |= *on,
             _ => {}
         }
+    }
+    if bridge.vlan_aware && protocol != VlanProtocol::Ieee8021Q {
+        let words = format!("vlan_protocol {protocol}");
+        bridge.unsupported.push(Why::new(Reason::VlanFiltering, words));
     }
     bridge
 }
@@ -268,6 +289,8 @@ fn port(link: &Link<'_>, defaults: Defaults) -> Port {
         stp: StpState::Disabled,
         isolated: false,
         locked: false,
+        vlans: PortVlans::default(),
+        under_vlan_devices: false,
         unsupported: Vec::new(),
         device: device(link, defaults),
     };
@@ -276,6 +299,9 @@ fn port(link: &Link<'_>, defaults: Defaults) -> Port {
             InfoBridgePort::State(state) => port.stp = stp(*state),
             InfoBridgePort::Isolated(on) => port.isolated = *on,
             InfoBridgePort::Locked(on) => port.locked = *on,
+            InfoBridgePort::VlanTunnel(true) => {
+                port.unsupported.push(Why::new(Reason::PortVlan, "vlan_tunnel on"));
+            }
             _ => {}
         }
     }

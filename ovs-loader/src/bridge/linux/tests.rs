@@ -270,11 +270,20 @@ fn a_tunnel_whose_underlay_is_in_another_namespace_is_unsupported() {
 }
 
 #[test]
-fn vlan_filtering_is_read() {
+fn vlan_filtering_is_read_and_its_protocol_has_to_be_802_1q() {
     const IFLA_BR_VLAN_FILTERING: u16 = 7;
-    for on in [0, 1] {
-        let link = link("bridge", &[attribute(IFLA_BR_VLAN_FILTERING, &[on])], &[]);
-        assert_eq!(links::bridges(&[link], DEFAULTS)[&7].vlan_filtering, on == 1);
+    const IFLA_BR_VLAN_PROTOCOL: u16 = 8;
+    let why = Why::new(Reason::VlanFiltering, "vlan_protocol 802.1ad");
+    for (on, protocol, why) in
+        [(0, 0x8100_u16, vec![]), (1, 0x8100, vec![]), (0, 0x88a8, vec![]), (1, 0x88a8, vec![why])]
+    {
+        let data = [
+            attribute(IFLA_BR_VLAN_FILTERING, &[on]),
+            attribute(IFLA_BR_VLAN_PROTOCOL, &protocol.to_be_bytes()),
+        ];
+        let bridge = &links::bridges(&[link("bridge", &data, &[])], DEFAULTS)[&7];
+        assert_eq!(bridge.vlan_aware, on == 1);
+        assert_eq!(bridge.unsupported, why);
     }
 }
 
@@ -360,7 +369,7 @@ fn bridges() -> (Bridges, VxlanPorts) {
         mac: Mac::ZERO,
         up: true,
         ageing: Duration::from_secs(300),
-        vlan_filtering: false,
+        vlan_aware: false,
         nf_call: false,
         unsupported: Vec::new(),
         ports: [(5, vxlan)].into(),

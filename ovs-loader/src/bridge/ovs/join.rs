@@ -4,6 +4,7 @@
 //! (ofproto/ofproto-dpif-xlate.c) for what decides over a frame beside the FDB.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,7 @@ use crate::bridge::model::{
     Bridge, BridgeKind, Device, FdbEntry, FdbKey, FdbKind, IfIndex, Mac, NO_INTERFACE, Port,
     StpState, TunnelDevice, Why,
 };
+use crate::bridge::vlans::{PortVlans, VlanSet};
 
 /// `MAC_ENTRY_DEFAULT_IDLE_TIME`, and what `mac_learning_set_idle_time` allows, in seconds.
 const AGEING: u64 = 300;
@@ -146,7 +148,7 @@ fn bridge(known: &Known<'_>, numbers: &mut Numbers, uuid: &Uuid, row: &Row) -> B
         // Open vSwitch forwards whatever the state of the local port's device is.
         up: true,
         ageing: ageing(row),
-        vlan_filtering: false,
+        vlan_aware: true,
         nf_call: false,
         unsupported,
         ports,
@@ -194,9 +196,10 @@ fn bridge_unsupported(tables: &Tables, row: &Row) -> Vec<Why> {
             why.push(Why::new(Reason::OvsSampling, words));
         }
     }
-    // Frames of such a VLAN are flooded, and frames without a tag are VLAN 0's.
-    if row.integers("flood_vlans").any(|vlan| vlan == 0) {
-        why.push(Why::new(Reason::OvsFlows, "flood_vlans=0"));
+    // Frames of such a VLAN are flooded, fixed entries or not.
+    let flooded: VlanSet = vlan_ids(row, "flood_vlans").collect();
+    if !flooded.is_empty() {
+        why.push(Why::new(Reason::OvsFlows, format!("flood_vlans={flooded}")));
     }
     why
 }
@@ -221,6 +224,8 @@ fn port(
         stp: StpState::Forwarding,
         isolated: port.is_true("protected"),
         locked: false,
+        vlans: PortVlans::default(),
+        under_vlan_devices: false,
         unsupported: Vec::new(),
         device,
     };
@@ -251,6 +256,7 @@ fn port(
         }
     };
     found.unsupported = unsupported;
+    found.vlans = vlans(port);
     found
 }
 
@@ -275,16 +281,8 @@ fn port_unsupported(tables: &Tables, row: &Row) -> Vec<Why> {
     if !matches!(lacp, "" | "off") {
         why.push(Why::new(Reason::Bond, format!("lacp={lacp}")));
     }
-    if let Some(tag) = row.integer("tag") {
-        why.push(Why::new(Reason::PortVlan, format!("tag={tag}")));
-    }
-    let trunks: Vec<_> = row.integers("trunks").map(|vlan| vlan.to_string()).collect();
-    if !trunks.is_empty() {
-        why.push(Why::new(Reason::PortVlan, format!("trunks={}", trunks.join(","))));
-    }
-    let mode = row.text("vlan_mode");
-    if !mode.is_empty() {
-        why.push(Why::new(Reason::PortVlan, format!("vlan_mode={mode}")));
+    if row.text("vlan_mode") == "dot1q-tunnel" {
+        why.push(Why::new(Reason::PortVlan, "vlan_mode=dot1q-tunnel"));
     }
     if let Some(tags) = row.value("other_config", "priority-tags")
         && !matches!(tags, "no" | "never" | "false")
@@ -295,6 +293,43 @@ fn port_unsupported(tables: &Tables, row: &Row) -> Vec<Why> {
         why.push(Why::new(Reason::Qos, format!("qos {}", qos.text("type"))));
     }
     why
+}
+
+fn vlan_ids<'a>(row: &'a Row, column: &'a str) -> impl Iterator<Item = u16> + 'a {
+    row.integers(column).filter_map(|vlan| u16::try_from(vlan).ok())
+}
+
+/// As `port_configure` (vswitchd/bridge.c) and `bundle_set` (ofproto/ofproto-dpif.c) read a Port row.
+fn vlans(port: &Row) -> PortVlans {
+    const ALL: RangeInclusive<u16> = 0..=4095;
+    let tag = port.integer("tag").and_then(|tag| u16::try_from(tag).ok());
+    let trunks: VlanSet = vlan_ids(port, "trunks").collect();
+    let trunks = if trunks.is_empty() { ALL.into() } else { trunks };
+    match (port.text("vlan_mode"), tag) {
+        ("access", _) | ("", Some(_)) => PortVlans::access(tag.unwrap_or(0)),
+        (mode @ ("native-tagged" | "native-untagged"), _) => {
+            let native = tag.unwrap_or(0);
+            // The native VLAN is carried whatever `trunks` says, and VLAN 0 then is not.
+            let carries = match native {
+                0 => trunks,
+                native => trunks.iter().filter(|vlan| *vlan != 0).chain([native]).collect(),
+            };
+            let strips = if mode == "native-untagged" { native } else { 0 };
+            PortVlans {
+                untagged: Some(native),
+                takes_tags: true,
+                carries,
+                strips: (strips..=strips).into(),
+            }
+        }
+        // A tag of VLAN 0 is none.
+        _ => PortVlans {
+            untagged: trunks.contains(0).then_some(0),
+            takes_tags: true,
+            carries: trunks,
+            strips: (0..=0).into(),
+        },
+    }
 }
 
 /// What an Interface row asks for beside forwarding, or that it failed.

@@ -21,6 +21,7 @@ use crate::bridge::model::{
     AllBridges, Bridge, BridgeKind, Bridges, Device, Encap, FdbEntry, FdbKey, FdbKind, FlowLabel,
     IfIndex, Mac, Port, Remote, StpState, Ttl, Tunnel, VethPeer, Why,
 };
+use crate::bridge::vlans::PortVlans;
 use crate::config::Accelerate;
 use crate::datapath::Hook;
 use crate::rules::HostRules;
@@ -67,6 +68,8 @@ fn port(ifindex: IfIndex, name: &str, device: Device) -> Port {
         stp: StpState::Forwarding,
         isolated: false,
         locked: false,
+        vlans: PortVlans::default(),
+        under_vlan_devices: false,
         unsupported: Vec::new(),
         device,
     }
@@ -105,7 +108,7 @@ fn empty_bridge(ifindex: IfIndex, name: &str) -> Bridge {
         mac: Mac([2, 2, 0, 0, 0, ifindex as u8]),
         up: true,
         ageing: Duration::from_secs(300),
-        vlan_filtering: false,
+        vlan_aware: false,
         nf_call: false,
         unsupported: Vec::new(),
         ports: BTreeMap::new(),

@@ -109,7 +109,7 @@ fn cases() -> Vec<Case> {
         (SwitchedOff, everything.clone(), |h| h.switched_off = ["br-ex".to_owned()].into()),
         (NotSelected, everything.clone(), |h| h.settings.bridges = Some(vec!["br-two".to_owned()])),
         (BridgeDown, everything.clone(), |h| h.bridge().up = false),
-        (VlanFiltering, everything.clone(), |h| h.bridge().vlan_filtering = true),
+        (VlanFiltering, everything.clone(), |h| forwards_beside(h, VlanFiltering)),
         (AgeingTooShort, everything.clone(), |h| h.bridge().ageing = Duration::from_millis(2990)),
         (AgeingTooShort, everything.clone(), |h| h.bridge().ageing = Duration::ZERO),
         (AgeingTooShort, tunnel.clone(), |h| h.tunnel().ageing = Some(Duration::from_secs(2))),
@@ -344,7 +344,7 @@ fn rules_on_the_kernel_bridges_hooks_are_no_reason_on_open_vswitch() {
 }
 
 #[test]
-fn group_addresses_and_entries_within_a_vlan_are_left_to_the_bridge() {
+fn group_addresses_and_entries_of_vlans_that_their_port_does_not_carry_are_left_to_the_bridge() {
     let mut host = Host::new();
     let group = key(Mac([1, 0, 0x5e, 0, 0, 1]));
     let vlan = FdbKey { vlan: 7, mac: NEAR };

@@ -1,10 +1,12 @@
 //! What the maps say of ports, stations and tunnels.
 
 use ovs_ebpf_common::abi::{
-    FdbFlags, FdbValue, IndexKey, PortValue, TEMPLATE_LEN, TunnelFlags, TunnelIndexKey, TunnelKind,
+    FdbFlags, FdbValue, IndexKey, NO_VLAN, PortFlags, PortValue, TEMPLATE_LEN, TunnelFlags,
+    TunnelIndexFlags, TunnelIndexKey, TunnelKind,
 };
 
 use super::*;
+use crate::bridge::vlans::VlanSet;
 use crate::mirror::plan::TunnelEntry;
 use crate::rules::TcFilters;
 
@@ -35,6 +37,71 @@ fn accelerated_ports_but_no_tunnels_are_in_the_ports_map() {
     assert_eq!(ports(&host), [(NIC, value)]);
     host.bridge().up = false;
     assert_eq!(ports(&host), []);
+}
+
+/// A port with a native VLAN 10 that carries VLAN 20 with tags.
+fn native() -> PortVlans {
+    PortVlans {
+        untagged: Some(10),
+        takes_tags: true,
+        carries: [10, 20].into_iter().collect(),
+        strips: (10..=10).into(),
+    }
+}
+
+#[test]
+fn a_port_s_and_a_tunnel_s_frames_belong_to_the_vlans_that_they_say() {
+    let trunk = PortVlans { untagged: None, strips: VlanSet::default(), ..native() };
+    for (vlans, under, vlan, tagged) in [
+        (PortVlans::default(), false, 0, false),
+        (PortVlans::access(10), false, 10, false),
+        (native(), false, 10, true),
+        (trunk.clone(), false, NO_VLAN, true),
+        // Their frames are not the bridge's.
+        (native(), true, 10, false),
+    ] {
+        let mut host = Host::new();
+        for ifindex in [VETH, VXLAN] {
+            host.port(ifindex).vlans = vlans.clone();
+            host.port(ifindex).under_vlan_devices = under;
+        }
+        let plan = host.plan();
+        let flag = |flag| if tagged { flag } else { 0 };
+        let (_, port, _) = plan.ports().find(|(ifindex, ..)| *ifindex == VETH).unwrap();
+        assert_eq!((port.vlan, port.flags), (vlan, flag(PortFlags::TAGGED)), "{vlans:?}");
+        for TunnelEntry { index, .. } in plan.entries() {
+            assert_eq!((index.vlan, index.flags), (vlan, flag(TunnelIndexFlags::TAGGED)));
+        }
+    }
+}
+
+#[test]
+fn an_entry_says_whether_its_frames_leave_with_a_tag() {
+    let mut host = Host::new();
+    for ifindex in [VETH, VXLAN] {
+        host.port(ifindex).vlans = native();
+    }
+    let plan = host.plan();
+    let bridge = &host.bridges[&BRIDGE];
+    for port in [VETH, VXLAN] {
+        let entry = FdbEntry { port, kind: FdbKind::Dynamic };
+        let decide = |vlan| entry::decide(&plan, bridge, &FdbKey { vlan, mac: FAR }, &entry);
+        let tagged = |vlan| decide(vlan).value.map(|value| value.flags & FdbFlags::TAGGED);
+        assert_eq!(tagged(10), Some(0));
+        assert_eq!(tagged(20), Some(FdbFlags::TAGGED));
+        for foreign in [0, 30] {
+            assert_eq!(tagged(foreign), None);
+            assert_eq!(reasons(&decide(foreign).why), [Reason::FdbVlan]);
+        }
+    }
+}
+
+/// Open vSwitch's trunk carries VLAN 0, whose frames have no tag.
+#[test]
+fn frames_of_vlan_0_leave_without_a_tag() {
+    let mut host = Host::new();
+    host.port(VETH).vlans.strips = VlanSet::default();
+    assert_eq!(station(&host, NEAR).unwrap().flags & FdbFlags::TAGGED, 0);
 }
 
 #[test]

@@ -66,7 +66,7 @@ pub(super) fn received(arrival: &Arrival) -> Received<'_> {
     Received {
         device: arrival.device,
         for_host: device.is_some_and(|device| arrival.frame.starts_with(&device.mac)),
-        vlan_tag: false,
+        tag: None,
         gso: (arrival.gso_size != 0).then_some(Gso { size: arrival.gso_size, tunnelable: false }),
         frame: &arrival.frame,
     }

@@ -81,5 +81,5 @@ fn tables(stations: [([u8; 6], FdbValue); 2]) -> Tables {
 }
 
 fn arrived(device: u32, for_host: bool, frame: &[u8]) -> Received<'_> {
-    Received { device, for_host, vlan_tag: false, gso: None, frame }
+    Received { device, for_host, tag: None, gso: None, frame }
 }

@@ -33,6 +33,8 @@ impl Rows {
                 stp: StpState::Disabled,
                 isolated: false,
                 locked: false,
+                vlans: PortVlans::default(),
+                under_vlan_devices: false,
                 unsupported: Vec::new(),
                 device: Device::Ethernet,
             },
@@ -204,4 +206,67 @@ fn numbers_stay_with_their_rows_and_differ_between_open_vswitches() {
     assert_ne!(first, one.of(&b));
     assert_eq!(first, one.of(&a));
     assert_ne!(first, other.of(&a));
+}
+
+/// `ovs-vswitchd.conf.db(5)`, table Port, VLAN Configuration.
+#[test]
+fn a_port_carries_the_vlans_that_its_row_says() {
+    let all = (0..=4095).into();
+    let vlans = |untagged, takes_tags, carries: &VlanSet, strips: Option<u16>| PortVlans {
+        untagged,
+        takes_tags,
+        carries: carries.clone(),
+        strips: strips.into_iter().collect(),
+    };
+    let set = |vlans: &[u16]| vlans.iter().copied().collect::<VlanSet>();
+    let trunks = json!(["set", [10, 11, 20]]);
+    for (row, expected) in [
+        (json!({}), vlans(Some(0), true, &all, Some(0))),
+        (json!({ "tag": 10 }), PortVlans::access(10)),
+        (json!({ "tag": 0 }), PortVlans::access(0)),
+        // An access port whatever `trunks` says.
+        (json!({ "tag": 10, "trunks": trunks }), PortVlans::access(10)),
+        (json!({ "tag": 10, "vlan_mode": "access", "trunks": 11 }), PortVlans::access(10)),
+        (json!({ "vlan_mode": "access" }), PortVlans::access(0)),
+        (json!({ "trunks": trunks }), vlans(None, true, &set(&[10, 11, 20]), Some(0))),
+        (json!({ "trunks": ["set", [0, 10]] }), vlans(Some(0), true, &set(&[0, 10]), Some(0))),
+        // A trunk has no tag of its own.
+        (
+            json!({ "vlan_mode": "trunk", "tag": 5, "trunks": trunks }),
+            vlans(None, true, &set(&[10, 11, 20]), Some(0)),
+        ),
+        (
+            json!({ "vlan_mode": "native-untagged", "tag": 10 }),
+            vlans(Some(10), true, &(1..=4095).into(), Some(10)),
+        ),
+        (
+            json!({ "vlan_mode": "native-untagged", "tag": 10, "trunks": ["set", [0, 20]] }),
+            vlans(Some(10), true, &set(&[10, 20]), Some(10)),
+        ),
+        (
+            json!({ "vlan_mode": "native-tagged", "tag": 10, "trunks": 20 }),
+            vlans(Some(10), true, &set(&[10, 20]), Some(0)),
+        ),
+        (json!({ "vlan_mode": "native-tagged" }), vlans(Some(0), true, &all, Some(0))),
+    ] {
+        let mut rows = Rows::new();
+        rows.port = row.clone();
+        let (port, why) = rows.port();
+        assert_eq!((port.vlans, why), (expected, vec![]), "{row}");
+    }
+}
+
+#[test]
+fn a_port_that_does_more_to_tags_is_left_alone() {
+    for (row, words) in [
+        (json!({ "vlan_mode": "dot1q-tunnel", "tag": 10 }), "vlan_mode=dot1q-tunnel"),
+        (
+            json!({ "other_config": ["map", [["priority-tags", "if-nonzero"]]] }),
+            "other_config:priority-tags=if-nonzero",
+        ),
+    ] {
+        let mut rows = Rows::new();
+        rows.port = row;
+        assert_eq!(rows.port().1, [(Reason::PortVlan, words.to_owned())]);
+    }
 }
