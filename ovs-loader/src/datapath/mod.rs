@@ -14,6 +14,7 @@ mod pins;
 mod probe;
 mod tables;
 mod tcx;
+mod verify;
 mod xdp;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -33,6 +34,7 @@ pub use pins::{Error as PinError, Lock};
 pub use probe::decap_l3;
 pub use tables::{Counters, Error as TableError, Tables};
 use tcx::Links;
+pub use verify::verified;
 
 /// The programs and maps as a BPF object file, built for the host's byte order and aligned for its
 /// headers; empty where there was no BPF toolchain to build it.
@@ -121,7 +123,7 @@ impl Datapath {
         for program in Program::TC {
             let classifier = classifier(&mut ebpf, program.name());
             let fail = |source| Error::Program { program: program.name(), source };
-            classifier.load().map_err(fail)?;
+            verified(|| classifier.load()).map_err(fail)?;
             program_ids.insert(classifier.info().map_err(fail)?.id());
             pins::replace_program(&directory, program, |path| classifier.pin(path))?;
             attachments.adopt(program, classifier);
@@ -177,8 +179,7 @@ impl Datapath {
     /// See [`Error`]: it needs Linux 5.18.
     pub fn load_filter(&mut self) -> Result<(), Error> {
         let program = filter(&mut self.ebpf);
-        program
-            .load()
+        verified(|| program.load())
             .map_err(|source| Error::Program { program: Program::UplinkXdp.name(), source })?;
         pins::replace_program(&self.directory, Program::UplinkXdp, |path| program.pin(path))?;
         self.filters.adopt(program);

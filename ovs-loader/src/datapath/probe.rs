@@ -3,7 +3,7 @@
 use aya::EbpfLoader;
 use aya::programs::{TestRun as _, TestRunOptions};
 
-use super::{Error, OBJECT, classifier};
+use super::{Error, OBJECT, classifier, verified};
 
 /// The program that tries.
 const PROGRAM: &str = "decap_probe";
@@ -17,7 +17,7 @@ pub fn decap_l3() -> Result<bool, Error> {
     // Maps of its own, which go with it.
     let mut ebpf = EbpfLoader::new().map_max_entries("fdb", 1).load(OBJECT)?;
     let probe = classifier(&mut ebpf, PROGRAM);
-    probe.load().map_err(fail)?;
+    verified(|| probe.load()).map_err(fail)?;
     // Ethernet, an IPv4 header to take off, an IPv6 header to remain.
     let mut frame = [0; 14 + 20 + 40];
     frame[12..14].copy_from_slice(&[0x08, 0x00]);

@@ -6,7 +6,7 @@ use std::process::Command;
 use aya::{
     Ebpf, EbpfLoader, Pod,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
-    programs::{SchedClassifier, Xdp},
+    programs::{ProgramInfo, SchedClassifier, Xdp},
 };
 use nix::sched::{CloneFlags, unshare};
 use ovs_ebpf_common::{
@@ -26,7 +26,7 @@ use ovs_ebpf_tests::{
 };
 use ovs_loader::datapath::{self, OBJECT};
 
-use crate::run::{self, Input, Outcome, PASS, REDIRECT};
+use crate::run::{self, Input, Live, Outcome, PASS, REDIRECT};
 
 /// The bridge's number: no device is behind it here.
 pub(crate) const BRIDGE: u32 = 9;
@@ -127,11 +127,12 @@ impl Host {
             let name = program.name();
             let program: &mut SchedClassifier =
                 ebpf.program_mut(name).unwrap_or_else(|| panic!("{name}")).try_into().expect(name);
-            program.load().unwrap_or_else(|error| panic!("{name}: {error:#?}"));
+            datapath::verified(|| program.load())
+                .unwrap_or_else(|error| panic!("{name}: {error:#?}"));
         }
         let filter = Program::UplinkXdp.name();
         let xdp: &mut Xdp = ebpf.program_mut(filter).expect(filter).try_into().expect(filter);
-        xdp.load().unwrap_or_else(|error| panic!("{filter}: {error:#?}"));
+        datapath::verified(|| xdp.load()).unwrap_or_else(|error| panic!("{filter}: {error:#?}"));
         let counters = map(&mut ebpf, "counters");
         let mut host = Self {
             control: map(&mut ebpf, "control"),
@@ -310,6 +311,11 @@ impl Host {
         program.try_into().expect("a classifier")
     }
 
+    /// What the kernel says of a program.
+    pub(crate) fn info(&self, program: Program) -> ProgramInfo {
+        self.ebpf.program(program.name()).expect("loaded").info().expect("the kernel shows it")
+    }
+
     /// Runs a program on a frame that arrives on a device.
     ///
     /// # Panics
@@ -392,8 +398,8 @@ impl Host {
     }
 
     /// Has a device receive copies of a frame through the filter, as its driver would. Those that pass
-    /// go up the stack. Gives how many it can have been at most.
-    pub(crate) fn filter_live(&self, ifindex: u32, frame: &[u8], copies: u32) -> u64 {
+    /// go up the stack.
+    pub(crate) fn filter_live(&self, ifindex: u32, frame: &[u8], copies: u32) -> Live {
         let name = Program::UplinkXdp.name();
         let loaded: &Xdp = self.ebpf.program(name).expect("loaded").try_into().expect("for XDP");
         run::run_xdp_live(loaded, ifindex, frame, copies)

@@ -2,7 +2,6 @@
 //! the kernel receives as if a driver had (`BPF_F_TEST_XDP_LIVE_FRAMES`, Linux 5.18).
 
 use std::process::{Command, Stdio};
-use std::time::Instant;
 use std::{env, io::Write as _};
 
 use ovs_ebpf_common::{Reason, abi::Program};
@@ -10,6 +9,7 @@ use ovs_ebpf_tests::vectors::Tunnel;
 
 use crate::filter::{filtering, guard_receiving_end, unwanted};
 use crate::host::{Host, UPLINK, ip};
+use crate::run::Live;
 
 /// Frames of a run; `cargo xtask bench --xdp` asks for more.
 const FRAMES: u32 = 200_000;
@@ -60,19 +60,17 @@ fn dropped() -> u64 {
 }
 
 /// Has the uplink receive at least so many copies of a frame, all of which must be discarded. Gives
-/// the nanoseconds for each that `discarded` counts.
+/// the nanoseconds for each, without what it takes to set a test run up.
 fn cost(
     host: &mut Host,
     frame: &[u8],
     frames: u32,
     discarded: impl FnOnce(&mut Host) -> u64,
 ) -> f64 {
-    let started = Instant::now();
-    let most = host.filter_live(UPLINK, frame, frames);
-    let took = started.elapsed();
+    let Live { most, took } = host.filter_live(UPLINK, frame, frames);
     let count = discarded(host);
     assert!((frames.into()..=most).contains(&count), "{count} of {frames} to {most} discarded");
-    took.as_secs_f64() * 1e9 / count as f64
+    took.as_secs_f64() * 1e9 / f64::from(frames)
 }
 
 fn median(mut samples: Vec<f64>) -> f64 {

@@ -14,7 +14,6 @@ mod hostile;
 mod live;
 mod oracle;
 mod run;
-mod size;
 mod veth;
 mod vlan;
 mod wire;

@@ -104,19 +104,28 @@ pub(crate) fn run_xdp(
     Ok((result.return_value, after))
 }
 
+/// What came of live frames.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Live {
+    /// How many were received at most: where a signal interrupts it, the kernel does not say how far
+    /// it came, and those frames are sent once more.
+    pub(crate) most: u64,
+    /// What it took to receive those that were asked for.
+    pub(crate) took: std::time::Duration,
+}
+
 /// Has a device receive at least so many copies of a frame, 64 at once (NAPI's usual budget), through
-/// an XDP program whose verdicts count. Gives how many it can have been at most: the kernel does not
-/// say how far it came where a signal interrupted it.
+/// an XDP program whose verdicts count.
 pub(crate) fn run_xdp_live(
     program: &Xdp,
     ifindex: u32,
     frame: &[u8],
     copies: u32,
-) -> Result<u64, ProgramError> {
-    /// Copies that are asked for at once: some milliseconds.
-    const AT_ONCE: u32 = 10_000;
+) -> Result<Live, ProgramError> {
+    /// Copies that are asked for at once: a fraction of a second.
+    const AT_ONCE: u32 = 100_000;
     let context = xdp_context(ifindex, frame);
-    let (mut left, mut most) = (copies, 0);
+    let (mut left, mut live) = (copies, Live::default());
     while left > 0 {
         let count = left.min(AT_ONCE);
         let options = TestRunOptions {
@@ -126,15 +135,19 @@ pub(crate) fn run_xdp_live(
             attrs: TestRunAttrs::new().xdp_live_frames(64),
             ..TestRunOptions::new()
         };
-        most += u64::from(count);
+        live.most += u64::from(count);
         match program.test_run(options) {
-            Ok(_) => left -= count,
+            Ok(result) => {
+                left -= count;
+                // Of each copy.
+                live.took += result.duration * count;
+            }
             Err(ProgramError::SyscallError(error))
                 if error.io_error.kind() == std::io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }
     }
-    Ok(most)
+    Ok(live)
 }
 
 /// `struct xdp_md`: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex.
