@@ -50,6 +50,8 @@ pub struct Receiver {
 pub struct Receivers {
     notifications: Notifications,
     current: BTreeSet<Receiver>,
+    /// Notifications were heard since `current` was read.
+    is_stale: bool,
 }
 
 impl Receivers {
@@ -61,7 +63,7 @@ impl Receivers {
         let notifications =
             Notifications::open(&[libc::RTNLGRP_LINK, RTNLGRP_NSID], RECEIVE_BUFFER)?;
         notifications.listen_to_all_namespaces()?;
-        let mut this = Self { notifications, current: BTreeSet::new() };
+        let mut this = Self { notifications, current: BTreeSet::new(), is_stale: true };
         this.read().await?;
         Ok(this)
     }
@@ -78,7 +80,10 @@ impl Receivers {
     /// Where they can't be read.
     pub async fn changed(&mut self) -> io::Result<()> {
         loop {
-            self.notifications.wait().await?;
+            // What a read heard that was dropped is not announced once more.
+            if !self.is_stale {
+                self.notifications.wait().await?;
+            }
             sleep(SETTLE).await;
             if self.read().await? {
                 return Ok(());
@@ -91,10 +96,12 @@ impl Receivers {
     /// # Errors
     /// Where they can't be read.
     pub async fn read(&mut self) -> io::Result<bool> {
+        self.is_stale = true;
         while self.notifications.hear(BATCH, |_| {})? == Heard::More {}
         let read = read().await.map_err(|refused| refused.error)?;
         let differs = read != self.current;
         self.current = read;
+        self.is_stale = false;
         Ok(differs)
     }
 }

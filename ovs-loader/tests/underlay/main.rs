@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use lab::{DEADLINE, Lab, follow, mac, path, unresolved, vxlan};
 use ovs_ebpf_common::Reason;
-use ovs_loader::underlay::{Path, Target};
+use ovs_loader::underlay::{Path, Receivers, Target};
 
 #[test]
 fn an_on_link_remote_is_its_own_next_hop() {
@@ -434,6 +434,40 @@ fn a_cancelled_wait_loses_no_change() {
             }
         }
         assert_eq!(underlay.resolve(&target).unwrap().as_ref().unwrap().mtu, 1400);
+    });
+}
+
+#[test]
+fn a_cancelled_read_loses_no_receiver() {
+    Lab::run(async |lab| {
+        // Until the kernel has announced all that it does to devices that came up (RFC 4862, section 5.4).
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let mut receivers = Receivers::open().await.unwrap();
+        // One turn of the runtime more each time, as above.
+        for turns in 0.. {
+            lab.ip("host", "link add vxlan8 up type vxlan id 8 dstport 4789");
+            while receivers.current().is_empty() {
+                receivers.read().await.unwrap();
+            }
+            // Unlike others this change is announced at once, and nothing after it.
+            lab.ip("host", "link del vxlan8");
+            let cancel = async {
+                for _ in 0..turns {
+                    tokio::task::yield_now().await;
+                }
+            };
+            tokio::select! {
+                biased;
+                outcome = receivers.read() => {
+                    assert!(outcome.unwrap() && turns > 0, "it was never cancelled");
+                    break;
+                }
+                () = cancel => {}
+            }
+            let changed = tokio::time::timeout(DEADLINE, receivers.changed()).await;
+            changed.expect("the change was lost").unwrap();
+            assert!(receivers.current().is_empty());
+        }
     });
 }
 
