@@ -62,6 +62,8 @@ reasons! {
     Isolated = 11, "isolated";
     /// larger than the destination's MTU allows: the bridge fragments, drops or answers
     TooBig = 12, "too_big";
+    /// source or destination was heard elsewhere a moment ago: until the FDB is known again, the bridge decides
+    Doubted = 13, "doubted";
 
     // Packets, port_ingress.
     /// the port is not accelerated (any more)
@@ -82,9 +84,9 @@ reasons! {
     // Packets, uplink_ingress.
     /// not tunnel traffic: all the rest of what the host receives
     NotTunnel = 32, "not_tunnel";
-    /// a UDP or GRE packet with IP options, or outer headers that are malformed
+    /// malformed outer headers, or options or extension headers that may hide a tunnel's
     OuterMalformed = 33, "outer_malformed";
-    /// a fragment of a UDP or GRE packet: the kernel reassembles it
+    /// a fragment that may be of a tunnel's packet: the kernel reassembles it
     OuterFragment = 34, "outer_fragment";
     /// a VXLAN or GRE header with other flags than the tunnel uses
     TunnelFlags = 35, "tunnel_flags";
@@ -112,6 +114,16 @@ reasons! {
     WrongKey = 47, "wrong_key";
     /// discarded: tunnel traffic with headers that no tunnel accepts (accelerate.xdp)
     Malformed = 48, "malformed";
+
+    // Packets that are discarded, port_security.
+    /// discarded: from a secured port, with a MAC that is not its own
+    SpoofedMac = 49, "spoofed_mac";
+    /// discarded: from a secured port, with an address that is not its own
+    SpoofedIp = 50, "spoofed_ip";
+    /// discarded: from a secured port, and whose it is can't be told (stacked tags, cut or endless headers)
+    SenderHidden = 51, "sender_hidden";
+    /// discarded: from a secured port, broadcast, multicast or to an unknown station beyond its flood_limit
+    FloodLimited = 52, "flood_limited";
 
     // Configuration: the whole bridge.
     /// switched off with `ovs-loader accelerate`
@@ -171,8 +183,11 @@ reasons! {
     /// the port's OpenFlow configuration does not receive or forward everything
     OvsPortConfig = 93, "ovs_port_config";
 
+    /// not secured: what is the port's own is not known (configuration, section port)
+    PortUnsecured = 94, "port_unsecured";
+
     // Configuration: a tunnel.
-    /// external (collect_md) tunnel: its options come with each packet
+    /// external (collect_md) tunnel: its options come with each packet, from elsewhere than the port's VLANs
     TunnelExternal = 96, "tunnel_external";
     /// VXLAN-GPE
     TunnelGpe = 97, "tunnel_gpe";
@@ -204,6 +219,8 @@ reasons! {
     TunnelFlow = 110, "tunnel_flow";
     /// over IPv6 the tunnel sends or wants UDP checksums, which the fast path neither makes nor checks
     TunnelUdpChecksum = 111, "tunnel_udp_checksum";
+    /// metadata mode: no VLAN of the tunnel's port has the VNI to itself, or the VLAN has none (vlan_tunnel, vnifilter)
+    VniUnmapped = 112, "vni_unmapped";
 
     // Configuration: XDP on an uplink.
     /// the device's driver has no XDP of its own (native)

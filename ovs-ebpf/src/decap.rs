@@ -1,4 +1,4 @@
-//! Out of a tunnel: which tunnel it is, and its outer headers off.
+//! Out of a tunnel: what the outer headers say, and off they go.
 
 use aya_ebpf::bindings::{
     BPF_CSUM_LEVEL_DEC, BPF_F_ADJ_ROOM_DECAP_L3_IPV4, BPF_F_ADJ_ROOM_DECAP_L3_IPV6,
@@ -7,7 +7,7 @@ use aya_ebpf::bindings::{
 use network_types::eth::EthHdr;
 use ovs_ebpf_common::{
     Reason,
-    abi::{Control, TunnelIndexValue, TunnelKind},
+    abi::{Control, FlowKey, IndexKey, TunnelIndexValue, TunnelKind},
     wire::{
         frame::{self, Frame, Head, Network},
         ipv4, ipv6,
@@ -30,46 +30,89 @@ use crate::{
 /// [`Reason::OuterMalformed`], [`Reason::TunnelFlags`].
 #[inline(always)]
 pub fn classify(packet: &Packet, control: &Control) -> Result<TunnelKind, Reason> {
-    // Frames to other hosts, and those of a VLAN device above this one.
-    if !packet.is_for_host() || packet.has_vlan_tag() {
-        return Err(Reason::NotTunnel);
+    let start = packet.first::<CLASSIFY_LEN>().ok_or(Reason::NotTunnel)?;
+    let kind = if outer::is_ipv6(&start) {
+        let start = packet.first::<CLASSIFY_LEN_IPV6>().ok_or(Reason::NotTunnel)?;
+        outer::classify_ipv6(&start, &control.vxlan_ports)
+    } else {
+        outer::classify(&start, &control.vxlan_ports)
+    };
+    match kind {
+        Err(Reason::NotTunnel) => kind,
+        // Frames to other hosts, and those of a VLAN device above this one.
+        _ if !packet.is_for_host() || packet.has_vlan_tag() => Err(Reason::NotTunnel),
+        _ => kind,
     }
-    packet.pull(CLASSIFY_LEN);
-    let start = packet.bytes::<CLASSIFY_LEN>(0).ok_or(Reason::NotTunnel)?;
-    if outer::is_ipv6(&start) {
-        packet.pull(CLASSIFY_LEN_IPV6);
-        let start = packet.bytes::<CLASSIFY_LEN_IPV6>(0).ok_or(Reason::NotTunnel)?;
-        return outer::classify_ipv6(&start, &control.vxlan_ports);
-    }
-    outer::classify(&start, &control.vxlan_ports)
 }
 
-/// Reads a tunnel packet's outer headers. Gives the tunnel that they name, and the outer TOS byte.
+/// What a tunnel packet's outer headers say.
+pub struct Outer {
+    key: IndexKey,
+    /// The TOS byte.
+    pub tos: u8,
+}
+
+/// Reads a tunnel packet's outer headers.
 ///
 /// # Errors
-/// [`Reason::OuterMalformed`], [`Reason::TunnelFlags`], [`Reason::Truncated`],
-/// [`Reason::TunnelUnknown`].
+/// [`Reason::OuterMalformed`], [`Reason::TunnelFlags`], [`Reason::Truncated`].
 #[inline(always)]
-pub fn tunnel(packet: &Packet, kind: TunnelKind) -> Result<(*mut TunnelIndexValue, u8), Reason> {
+pub fn accept(packet: &Packet, kind: TunnelKind) -> Result<Outer, Reason> {
     const SHORT: Reason = Reason::Truncated;
     packet.pull(kind.header_len() + frame::MIN_LEN);
     let frame_len = packet.len();
-    let (tunnel, tos) = if kind.is_ipv6() {
+    if kind.is_ipv6() {
         let outer = if kind.is_vxlan() {
             outer::accept_vxlan_ipv6(&packet.bytes(0).ok_or(SHORT)?, frame_len)
         } else {
             outer::accept_gre_ipv6(kind, &packet.bytes(0).ok_or(SHORT)?, frame_len)
         }?;
-        (TUNNEL_INDEX6.get_ptr_mut(outer.key), outer.tos)
+        return Ok(Outer { key: IndexKey::Ipv6(outer.key), tos: outer.tos });
+    }
+    let outer = if kind.is_vxlan() {
+        outer::accept_vxlan(&packet.bytes(0).ok_or(SHORT)?, frame_len)
     } else {
-        let outer = if kind.is_vxlan() {
-            outer::accept_vxlan(&packet.bytes(0).ok_or(SHORT)?, frame_len)
-        } else {
-            outer::accept_gre(kind, &packet.bytes(0).ok_or(SHORT)?, frame_len)
-        }?;
-        (TUNNEL_INDEX.get_ptr_mut(outer.key), outer.tos)
-    };
-    Ok((tunnel.ok_or(Reason::TunnelUnknown)?, tos))
+        outer::accept_gre(kind, &packet.bytes(0).ok_or(SHORT)?, frame_len)
+    }?;
+    Ok(Outer { key: IndexKey::Ipv4(outer.key), tos: outer.tos })
+}
+
+impl Outer {
+    /// The tunnel that the headers name.
+    ///
+    /// # Errors
+    /// [`Reason::TunnelUnknown`].
+    #[inline(always)]
+    pub fn tunnel(&self) -> Result<*mut TunnelIndexValue, Reason> {
+        match &self.key {
+            IndexKey::Ipv4(key) => TUNNEL_INDEX.get_ptr_mut(key),
+            IndexKey::Ipv6(key) => TUNNEL_INDEX6.get_ptr_mut(key),
+        }
+        .ok_or(Reason::TunnelUnknown)
+    }
+
+    /// The key of the flow that a frame within belongs to.
+    ///
+    /// # Errors
+    /// [`Reason::TunnelUnknown`], over IPv6.
+    #[inline(always)]
+    pub fn flow(
+        &self,
+        ifindex: u32,
+        frame: &Ethernet,
+        tag: Option<(u16, u16)>,
+    ) -> Result<FlowKey, Reason> {
+        let [destination, source] = packet::macs(frame);
+        let (tpid, tag) = tag.unwrap_or((0, 0));
+        let (outer, kind) = match &self.key {
+            // SAFETY: 16 bytes without padding (size asserted).
+            IndexKey::Ipv4(key) => (unsafe { *(&raw const *key).cast() }, key.kind),
+            // SAFETY: a map value, valid until the program ends, of more bytes than these.
+            IndexKey::Ipv6(key) => (unsafe { *self.tunnel()?.cast() }, key.kind),
+        };
+        let kind = u32::from(kind);
+        Ok(FlowKey { destination, source, ifindex, outer, tag, tpid, kind })
+    }
 }
 
 /// Whether the kernel understands [`TO_IPV6`] and [`TO_IPV4`]: the loader's finding, a constant to the verifier.

@@ -101,9 +101,18 @@ fn push(
         return Err(Reason::VlanTagged);
     }
     let has = |flag| tunnel.flags & flag != 0;
-    let tos = if has(TunnelFlags::TOS_INHERIT) { frame.tos } else { tunnel.tos };
-    let tos = ecn::encapsulate(tos, frame.tos);
-    let ttl = if has(TunnelFlags::TTL_INHERIT) { frame.ttl } else { tunnel.ttl };
+    let is_gre_ipv4 = !kind.is_ipv6() && !kind.is_vxlan();
+    let is_behind_tag = is_gre_ipv4 && tag_len != 0;
+    let is_hidden = is_behind_tag && has(TunnelFlags::TAG_HIDES);
+    let ect_1_inherits = is_gre_ipv4 && tag_len == 0 && has(TunnelFlags::ECT_1_INHERIT);
+    let inherits = (has(TunnelFlags::TOS_INHERIT) && !is_hidden)
+        || (ect_1_inherits && ecn::is_ect_1(frame.tos));
+    let tos = if inherits { frame.tos } else { tunnel.tos };
+    // The kernel's device does not look for the ECN field behind a tag, and one at the other end would
+    // write what the underlay marks over the tag.
+    let tos = ecn::encapsulate(tos, if is_behind_tag { 0 } else { frame.tos });
+    let inherits_ttl = has(TunnelFlags::TTL_INHERIT) && !is_hidden;
+    let ttl = if inherits_ttl { frame.ttl } else { tunnel.ttl };
     let source_port = if kind.is_vxlan() {
         outer::source_port(packet.flow_hash(), tunnel.source_port_min, tunnel.source_port_span)
     } else {

@@ -6,7 +6,7 @@ use ovs_ebpf_common::{
     abi::{FdbFlags, FdbKey, FdbValue},
 };
 
-use crate::{counters::Verdict, events::Origin, lease::Now, maps::FDB, packet::Packet};
+use crate::{counters::Verdict, doubts, lease::Now, maps::FDB, origin::Origin, packet::Packet};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -55,14 +55,17 @@ impl Station {
 /// source has to be looked at again, in nanoseconds of `CLOCK_MONOTONIC`.
 ///
 /// # Errors
-/// [`Reason::SourceUnknown`], [`Reason::SourceMoved`], and [`Reason::Revalidation`] once per interval.
+/// [`Reason::SourceUnknown`], [`Reason::SourceMoved`], [`Reason::Doubted`], and [`Reason::Revalidation`] once
+/// per interval.
 #[inline(always)]
 pub fn source(mac: &[u8; 6], origin: &Origin, now: &Now) -> Result<(Station, u64), Reason> {
-    let entry = FDB.get_ptr_mut(origin.station(*mac)).ok_or(Reason::SourceUnknown)?;
+    let key = origin.station(*mac);
+    let entry = FDB.get_ptr_mut(key).ok_or(Reason::SourceUnknown)?;
     let station = read(entry);
     if !station.is_at(origin) {
         return Err(Reason::SourceMoved);
     }
+    doubts::believe(&key, &station, origin, now)?;
     // SAFETY: a map value, valid until the program ends. CPUs may race for the deadline: then more
     // than one packet passes the bridge, which does no harm.
     let (next, interval) =
@@ -83,10 +86,17 @@ pub fn source(mac: &[u8; 6], origin: &Origin, now: &Now) -> Result<(Station, u64
 /// The destination's entry, for a frame from `source`.
 ///
 /// # Errors
-/// [`Reason::DestinationUnknown`], [`Reason::SamePort`], [`Reason::Isolated`].
+/// [`Reason::DestinationUnknown`], [`Reason::Doubted`], [`Reason::SamePort`], [`Reason::Isolated`].
 #[inline(always)]
-pub fn destination(key: &FdbKey, source: &Station) -> Result<Station, Reason> {
-    let station = find(key).ok_or(Reason::DestinationUnknown)?;
+pub fn destination(
+    mac: &[u8; 6],
+    source: &Station,
+    origin: &Origin,
+    now: &Now,
+) -> Result<Station, Reason> {
+    let key = origin.station(*mac);
+    let station = find(&key).ok_or(Reason::DestinationUnknown)?;
+    doubts::believe(&key, &station, origin, now)?;
     if station.target == source.target && station.is_behind_tunnel() == source.is_behind_tunnel() {
         return Err(Reason::SamePort);
     }

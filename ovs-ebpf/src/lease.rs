@@ -23,10 +23,22 @@ pub fn control() -> Result<&'static Control, Reason> {
 /// [`Reason::LeaseExpired`].
 #[inline(always)]
 pub fn check(control: &Control) -> Result<Now, Reason> {
-    // SAFETY: a helper without arguments.
-    let now = unsafe { bpf_ktime_get_coarse_ns() };
+    let now = now();
     if now >= control.lease_deadline {
         return Err(Reason::LeaseExpired);
     }
     Ok(Now(now))
+}
+
+/// The time, in nanoseconds of `CLOCK_MONOTONIC`, a tick exact, whatever the lease says.
+#[inline(always)]
+pub fn now() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_ktime_get_coarse_ns() }
+}
+
+/// Whether the daemon's lease runs.
+#[inline(always)]
+pub fn runs(now: u64) -> bool {
+    CONTROL.get(0).is_some_and(|control| now < control.lease_deadline)
 }

@@ -2,10 +2,13 @@
 
 #![cfg_attr(target_arch = "bpf", no_std)]
 #![cfg_attr(target_arch = "bpf", no_main)]
+// For `shared.rs`: the target has no atomic operations of the library's own.
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 #![allow(unreachable_pub, reason = "a program object has no users in Rust")]
 
 mod counters;
 mod decap;
+mod doubts;
 mod encap;
 mod events;
 mod fdb;
@@ -13,8 +16,10 @@ mod flows;
 mod frame;
 mod lease;
 mod maps;
+mod origin;
 mod packet;
 mod programs;
+mod shared;
 
 /// The verifier proves that no panic is reachable; the linker needs the symbol all the same.
 #[cfg(target_arch = "bpf")]

@@ -6,10 +6,11 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use ovs_ebpf_common::abi::{
-    Control, EVENTS_SIZE, Event, FDB_CAPACITY, FLOW_CAPACITY, FdbKey, FdbValue, Flow,
-    GUARD_CAPACITY, GuardKey, GuardValue, PORT_CAPACITY, PortValue, Program, ProgramCounters,
-    SOURCE_CAPACITY, SourceCounters, SourceKey, TUNNEL_CAPACITY, TunnelCounters, TunnelIndexKey,
-    TunnelIndexKey6, TunnelIndexValue, TunnelValue, UPLINK_CAPACITY, UplinkValue,
+    ALLOWED_CAPACITY, AllowedKey, AllowedValue, Control, DOUBT_CAPACITY, DoubtValue, EVENTS_SIZE,
+    Event, FDB_CAPACITY, FLOW_CAPACITY, FdbKey, FdbValue, Flow, GUARD_CAPACITY, GuardKey,
+    GuardValue, PORT_CAPACITY, PortValue, Program, ProgramCounters, SOURCE_CAPACITY, SecurityValue,
+    SourceCounters, SourceKey, TUNNEL_CAPACITY, TunnelCounters, TunnelIndexKey, TunnelIndexKey6,
+    TunnelIndexValue, TunnelValue, UPLINK_CAPACITY, UplinkValue,
 };
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
@@ -26,7 +27,11 @@ pub static PORTS: HashMap<u32, PortValue, PORT_CAPACITY, ON_DEMAND> = HashMap::n
 #[btf_map(name = "fdb")]
 pub static FDB: HashMap<FdbKey, FdbValue, FDB_CAPACITY, ON_DEMAND> = HashMap::new();
 
-/// What `fdb` last said of a flow, on each CPU.
+/// The stations that were heard elsewhere than `fdb` had them.
+#[btf_map(name = "doubts")]
+pub static DOUBTS: LruHashMap<FdbKey, DoubtValue, DOUBT_CAPACITY> = LruHashMap::new();
+
+/// Where each flow goes, as the tables last said, on each CPU.
 #[btf_map(name = "flows")]
 pub static FLOWS: PerCpuArray<Flow, FLOW_CAPACITY> = PerCpuArray::new();
 
@@ -67,3 +72,15 @@ pub static UPLINKS: HashMap<u32, UplinkValue, UPLINK_CAPACITY, ON_DEMAND> = Hash
 /// Outer source address -> how many of its packets were discarded, for those seen last.
 #[btf_map(name = "xdp_sources")]
 pub static SOURCES: LruHashMap<SourceKey, SourceCounters, SOURCE_CAPACITY> = LruHashMap::new();
+
+/// ifindex -> secured bridge port.
+#[btf_map(name = "security")]
+pub static SECURITY: HashMap<u32, SecurityValue, PORT_CAPACITY, ON_DEMAND> = HashMap::new();
+
+/// The MACs and addresses of secured ports: a set.
+#[btf_map(name = "allowed")]
+pub static ALLOWED: HashMap<AllowedKey, AllowedValue, ALLOWED_CAPACITY, ON_DEMAND> = HashMap::new();
+
+/// The stations that bridges with secured ports know, wherever they are: a set.
+#[btf_map(name = "stations")]
+pub static STATIONS: HashMap<FdbKey, AllowedValue, FDB_CAPACITY, ON_DEMAND> = HashMap::new();

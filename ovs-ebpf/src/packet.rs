@@ -63,6 +63,15 @@ impl Packet {
         Some(bytes)
     }
 
+    /// The first `N` bytes, made linear if they are not yet; `N` is even.
+    #[inline(always)]
+    pub fn first<const N: usize>(&self) -> Option<[u8; N]> {
+        self.bytes(0).or_else(|| {
+            self.pull(N);
+            self.bytes(0)
+        })
+    }
+
     /// Makes the first `len` bytes linear, where the packet is that long and they are not yet.
     /// Changes no byte.
     #[inline(always)]
@@ -83,6 +92,22 @@ impl Packet {
             bpf_skb_load_bytes(self.skb.cast(), offset as u32, (&raw mut byte).cast(), 1)
         };
         (error == 0).then_some(byte)
+    }
+
+    /// `N` bytes anywhere in the packet, which may have them in pieces.
+    #[inline(always)]
+    pub fn copy<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        let mut bytes = [0u8; N];
+        // SAFETY: a helper on the program's own context, writing so many bytes to the stack.
+        let error = unsafe {
+            bpf_skb_load_bytes(
+                self.skb.cast(),
+                offset as u32,
+                (&raw mut bytes).cast(),
+                const { N as u32 },
+            )
+        };
+        (error == 0).then_some(bytes)
     }
 
     /// Length in bytes, with the Ethernet header.
@@ -267,11 +292,12 @@ pub fn ethernet(head: &Head) -> Ethernet {
     words
 }
 
-/// A MAC address out of an [`Ethernet`] header.
+/// Destination and source of an [`Ethernet`] header.
 #[inline(always)]
-pub fn mac(words: [u16; 3]) -> [u8; 6] {
+pub fn macs(&[d0, d1, d2, s0, s1, s2, _]: &Ethernet) -> [[u8; 6]; 2] {
     // SAFETY: six bytes either way.
-    unsafe { core::mem::transmute::<[u16; 3], [u8; 6]>(words) }
+    [[d0, d1, d2], [s0, s1, s2]]
+        .map(|words| unsafe { core::mem::transmute::<[u16; 3], [u8; 6]>(words) })
 }
 
 /// Sends an IP packet to a neighbour on a device: the kernel writes both MACs from its neighbour table

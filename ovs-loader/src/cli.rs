@@ -41,7 +41,8 @@ pub async fn execute(cli: Cli) -> Result<()> {
             let config = Config::load(config.as_deref())?;
             let failures = preflight::failures(&cli.bpffs);
             let ovs_rundirs = rundirs(ovs_rundir, &config);
-            let mut status = daemon::check(&config, &ovs_rundirs, attach.hook()).await?;
+            let mut status =
+                daemon::check(&config, &ovs_rundirs, &cli.state_dir, attach.hook()).await?;
             status.warnings.extend(failures.iter().map(ToString::to_string));
             status.warnings.extend(preflight::warnings());
             output::report(json, &status, tables::status)?;

@@ -3,10 +3,13 @@
 //! Reading it changes nothing on the host. A mistake is reported with file, line, the text that is
 //! wrong and what to write instead.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 pub use error::Error;
 
+use crate::bridge::model::Mac;
 use crate::bridge::provision::BridgeSpec;
 
 mod error;
@@ -24,6 +27,32 @@ pub struct Config {
     pub docker: Docker,
     /// Sections `[[bridge]]`: bridges to create or complete at start.
     pub bridges: Vec<BridgeSpec>,
+    /// Sections `[[port]]`: what ports are limited to.
+    pub ports: Vec<PortRule>,
+}
+
+/// Section `[[port]]`: what a port may send.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortRule {
+    /// Which ports.
+    pub of: PortSelector,
+    /// From what `ovs-loader` gave the container.
+    pub own: bool,
+    /// From these MACs.
+    pub macs: BTreeSet<Mac>,
+    /// From these addresses.
+    pub addresses: BTreeSet<IpAddr>,
+    /// So many packets per second to groups and unknown stations.
+    pub flood_limit: Option<u32>,
+}
+
+/// The ports of a section `[[port]]`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum PortSelector {
+    /// The one of this name. Goes before the others.
+    Name(String),
+    /// Those of this bridge that lead to containers attached by `ovs-loader`.
+    ContainersOf(String),
 }
 
 /// Section `[docker]`: networks of Docker's.
@@ -33,6 +62,8 @@ pub struct Docker {
     pub enabled: bool,
     /// The socket on which Docker calls.
     pub plugin: Option<PathBuf>,
+    /// Milliseconds that a call may take once its turn has come.
+    pub answer_ms: Option<u16>,
     /// Docker's own socket.
     pub socket: Option<PathBuf>,
 }

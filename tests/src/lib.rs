@@ -2,8 +2,10 @@
 //! run on them.
 
 pub mod accelerated;
+pub mod ecn;
 pub mod generate;
 pub mod lab;
 pub mod model;
 pub mod vectors;
 pub mod why;
+pub mod wire;

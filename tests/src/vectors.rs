@@ -195,6 +195,20 @@ pub struct EcnEgress {
     pub concern: String,
 }
 
+/// A frame from a secured port: see `security.py`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Security {
+    /// Unique name.
+    pub name: String,
+    /// What it is.
+    pub description: String,
+    /// From the Ethernet header on.
+    #[serde(deserialize_with = "hex")]
+    pub frame: Frame,
+    /// The name of the reason for discarding it; none if it goes on.
+    pub reason: Option<String>,
+}
+
 /// Frames from containers that a tunnel takes.
 #[must_use]
 pub fn encap() -> Vec<Encap> {
@@ -217,6 +231,12 @@ pub fn decap() -> Vec<Decap> {
 #[must_use]
 pub fn vlan() -> Vec<Vlan> {
     load::<List<_>>("vlan.json", include_str!("../vectors/vlan.json")).vectors
+}
+
+/// Frames from a secured port.
+#[must_use]
+pub fn security() -> Vec<Security> {
+    load::<List<_>>("security.json", include_str!("../vectors/security.json")).vectors
 }
 
 /// RFC 6040's tables.
@@ -268,6 +288,7 @@ mod tests {
         assert!(encap().iter().all(|vector| vector.outer.ends_with(&vector.inner)));
         assert!(!encap_punt().is_empty());
         assert!(!decap().is_empty());
+        assert!(!security().is_empty());
         assert_eq!((ecn().ingress.len(), ecn().egress.len()), (4, 16));
     }
 

@@ -156,20 +156,23 @@ def inner_ip(frame):
 def outer_ip(t, inner, **changes):
     tos, ttl = inner_ip(inner)
     dscp = tos if t["tos"] is None else t["tos"]
+    ecn = tos & 0x03  # RFC 6040, section 4.1, normal mode
     if over_ipv6(t):
         fields = {
             "src": t["local"],
             "dst": t["remote"],
             "hlim": ttl if t["ttl"] is None else t["ttl"],
-            "tc": (dscp & 0xFC) | (tos & 0x03),
+            "tc": (dscp & 0xFC) | ecn,
             "fl": 0,
         }
         return IPv6(**{**fields, **changes})
+    if t["kind"] == "gre" and Dot1Q in Ether(inner):
+        ecn = 0  # the kernel's device (ip_tunnel_ecn_encap) finds no packet behind a tag
     fields = {
         "src": t["local"],
         "dst": t["remote"],
         "ttl": ttl if t["ttl"] is None else t["ttl"],
-        "tos": (dscp & 0xFC) | (tos & 0x03),  # RFC 6040, section 4.1, normal mode
+        "tos": (dscp & 0xFC) | ecn,
         "flags": "DF" if t["df"] else 0,
         "id": 0,
     }
@@ -411,7 +414,9 @@ def outer_changes(t):
     total = len(good) - 14
     yield "more_fragments", "outer_fragment", "the first fragment", outer_frame(t, inner, {"flags": "MF"})
     yield "fragment_offset", "outer_fragment", "a later fragment", outer_frame(t, inner, {"flags": 0, "frag": 185})
-    yield "options", "outer_malformed", "an IPv4 option", outer_frame(t, inner, {"options": [IPOption_NOP()] * 4})
+    # The options stand where the UDP port would.
+    options = "not_tunnel" if t["kind"] == "vxlan" else "outer_malformed"
+    yield "options", options, "an IPv4 option", outer_frame(t, inner, {"options": [IPOption_NOP()] * 4})
     yield "ip_checksum", "outer_malformed", "a wrong IPv4 checksum", with_bytes(good, 24, bytes([good[24] ^ 0x10]))
     yield "ip_version", "outer_malformed", "IP version 5", outer_frame(t, inner, {"version": 5})
     yield "ip_header_length", "outer_malformed", "a header length of 16 bytes", with_ihl(good, 4)

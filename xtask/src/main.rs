@@ -25,7 +25,7 @@ enum Command {
     DockerPlugin(xtask::docker_plugin::PluginArgs),
     /// What a packet costs on every path, with and without the fast path
     Bench(xtask::bench::BenchArgs),
-    /// Set up, then run every test; ends with `N passed, N failed`
+    /// Set up, then run the tests; ends with `N passed, N failed`
     Test(xtask::test::TestArgs),
     /// The model against the loaded programs, on other frames every time
     Differential(xtask::test::differential::DifferentialArgs),

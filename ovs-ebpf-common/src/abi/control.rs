@@ -9,9 +9,10 @@ pub struct Control {
     /// everything to the bridge.
     pub lease_deadline: u64,
     /// UDP destination ports of the accelerated VXLAN tunnels, in network byte order; 0 is unused.
-    pub vxlan_ports: [[u8; 2]; VXLAN_PORTS],
-    /// Changes with every change of `fdb`, right after it: what the programs found there before is
-    /// looked up again ([`super::Flow`]).
+    pub vxlan_ports: [u16; VXLAN_PORTS],
+    /// Changes with every change of `ports`, `tunnel_index`, `tunnel_index6` and `fdb`, right after it: what
+    /// the programs found there before is looked up again ([`super::Flow`]). The daemon writes a number that
+    /// never was; the programs, which can't know one, 0, with which nothing is kept until the daemon writes.
     pub generation: u64,
 }
 

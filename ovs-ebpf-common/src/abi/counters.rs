@@ -10,13 +10,18 @@ pub enum Program {
     UplinkIngress = 1,
     /// XDP of an uplink.
     UplinkXdp = 2,
+    /// TC ingress of a secured bridge port, before all others.
+    PortSecurity = 3,
 }
 
 impl Program {
     /// Every program.
-    pub const ALL: [Self; 3] = [Self::PortIngress, Self::UplinkIngress, Self::UplinkXdp];
+    pub const ALL: [Self; 4] =
+        [Self::PortIngress, Self::UplinkIngress, Self::UplinkXdp, Self::PortSecurity];
     /// Those at TC hooks.
-    pub const TC: [Self; 2] = [Self::PortIngress, Self::UplinkIngress];
+    pub const TC: [Self; 3] = [Self::PortIngress, Self::UplinkIngress, Self::PortSecurity];
+    /// Those of them that forward.
+    pub const FORWARDING: [Self; 2] = [Self::PortIngress, Self::UplinkIngress];
 
     /// The program's name in the object, in `stats` and as a pin.
     #[must_use]
@@ -25,6 +30,7 @@ impl Program {
             Self::PortIngress => "port_ingress",
             Self::UplinkIngress => "uplink_ingress",
             Self::UplinkXdp => "uplink_xdp",
+            Self::PortSecurity => "port_security",
         }
     }
 }

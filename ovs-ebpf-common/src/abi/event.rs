@@ -8,7 +8,7 @@ pub const EVENT_INTERVAL: u64 = 20_000_000;
 ///
 /// The bridge, which gets the frame, is about to learn that. Raised where [`super::PortFlags`] or
 /// [`super::TunnelIndexFlags`] ask for it, for frames that do not take the fast path anyway too
-/// (broadcast, ARP).
+/// (broadcast, ARP). From then on where the FDB has it is in doubt ([`super::DoubtValue`]).
 ///
 /// After an event its port or tunnel raises no other for [`EVENT_INTERVAL`], whatever arrives. Who asks
 /// the bridge that long after an event has all that was not told apart.

@@ -79,6 +79,11 @@ impl TunnelFlags {
     /// The outer flow label is made from the inner flow (RFC 6438). IPv6 only; without it the
     /// template's stays.
     pub const FLOW_LABEL: u8 = 1 << 4;
+    /// Of a frame without a tag that is marked ECT(1), the outer DSCP is the inner one. GRE over IPv4
+    /// only.
+    pub const ECT_1_INHERIT: u8 = 1 << 5;
+    /// A frame with a tag hands down neither TOS nor TTL: it gets the tunnel's own. GRE over IPv4 only.
+    pub const TAG_HIDES: u8 = 1 << 6;
 }
 
 /// Value of `tunnels`, an array by tunnel id: how to reach one remote with one key.

@@ -11,6 +11,13 @@ const ECT_0: u8 = 0b10;
 /// Congestion experienced.
 const CE: u8 = 0b11;
 
+/// Whether a TOS or traffic class byte is marked ECT(1).
+#[inline(always)]
+#[must_use]
+pub const fn is_ect_1(tos: u8) -> bool {
+    tos & MASK == ECT_1
+}
+
 /// The outer TOS byte for an inner one: the tunnel's DSCP, the packet's ECN (RFC 6040 §4.1, normal
 /// mode).
 #[inline(always)]

@@ -6,7 +6,7 @@
 
 use network_types::{
     eth::EthHdr,
-    ip::{IpProto, Ipv4Hdr},
+    ip::{IpProto, Ipv4Hdr, Ipv6Hdr},
     udp::UdpHdr,
     vxlan::VxlanHdr,
 };
@@ -17,28 +17,38 @@ use crate::{
     wire::{gre, ipv4, vxlan},
 };
 
-/// Bytes that the filter looks at first: a shorter frame is not judged.
+/// Bytes that the filter looks at first of IPv4: a shorter frame is not judged.
 pub const START_LEN: usize = EthHdr::LEN + Ipv4Hdr::LEN + UdpHdr::LEN;
+/// The same of IPv6.
+pub const START_LEN_IPV6: usize = EthHdr::LEN + Ipv6Hdr::LEN + UdpHdr::LEN;
 
-const ETHER_TYPE: usize = 12;
+/// Where a frame says what it carries, in bytes.
+pub const ETHER_TYPE: usize = 12;
+/// EtherType of IPv4.
+pub const IPV4: [u8; 2] = [0x08, 0x00];
+/// EtherType of IPv6.
+pub const IPV6: [u8; 2] = [0x86, 0xdd];
+
 const IP: usize = EthHdr::LEN;
-const TOTAL_LEN: usize = IP + 2;
-const FRAGMENT: usize = IP + 6;
-const PROTOCOL: usize = IP + 9;
-const SOURCE: usize = IP + 12;
-const DESTINATION: usize = IP + 16;
-const L4: usize = IP + Ipv4Hdr::LEN;
-const UDP_DESTINATION: usize = L4 + 2;
-const UDP_LEN: usize = L4 + 4;
 const UDP: u8 = IpProto::Udp as u8;
 const GRE: u8 = IpProto::Gre as u8;
 
+/// Where UDP or GRE begins, counted from the Ethernet header, in bytes.
+const fn l4(ipv6: bool) -> usize {
+    IP + if ipv6 { Ipv6Hdr::LEN } else { Ipv4Hdr::LEN }
+}
+
 /// Where the VXLAN header is, counted from the Ethernet header, in bytes.
-pub const VXLAN: usize = L4 + UdpHdr::LEN;
-/// Where the key of a GRE header without checksum is.
-pub const GRE_KEY: usize = L4 + gre::LEN;
-/// Where the key of a GRE header with checksum is.
-pub const GRE_KEY_BEHIND_CHECKSUM: usize = GRE_KEY + 4;
+#[must_use]
+pub const fn vxlan_at(ipv6: bool) -> usize {
+    l4(ipv6) + UdpHdr::LEN
+}
+
+/// Where the key of a GRE header is.
+#[must_use]
+pub const fn gre_key_at(ipv6: bool, behind_checksum: bool) -> usize {
+    l4(ipv6) + gre::LEN + if behind_checksum { 4 } else { 0 }
+}
 
 /// A packet that may be a tunnel's, by the first bytes of its frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,39 +65,44 @@ pub struct Suspect {
     has_sequence: bool,
 }
 
-/// Reads the beginning of a frame to this host.
+/// Reads the beginning of a frame of IPv4 or IPv6 to this host: as many bytes as [`START_LEN`] or
+/// [`START_LEN_IPV6`] says, and the EtherType is looked at already.
 ///
-/// `None` of every frame that is not judged: no IPv4, IP options, a fragment, neither UDP nor GRE
-/// (version 0) with an Ethernet frame within.
+/// `None` of every frame that is not judged: IP options or extension headers, a fragment, neither UDP nor
+/// GRE (version 0) with an Ethernet frame within.
 #[inline(always)]
 #[must_use]
-pub fn suspect(start: &[u8; START_LEN]) -> Option<Suspect> {
-    let protocol = start[PROTOCOL];
-    if [start[ETHER_TYPE], start[ETHER_TYPE + 1]] != [0x08, 0x00]
-        || start[IP] != ipv4::VERSION_IHL
-        || (protocol != UDP && protocol != GRE)
-        || ipv4::is_fragment([start[FRAGMENT], start[FRAGMENT + 1]])
-    {
+pub fn suspect<const IPV6: bool>(start: &[u8]) -> Option<Suspect> {
+    let protocol = if IPV6 { start[IP + 6] } else { start[IP + 9] };
+    let is_plain = if IPV6 {
+        start[IP] >> 4 == 6
+    } else {
+        start[IP] == ipv4::VERSION_IHL && !ipv4::is_fragment([start[IP + 6], start[IP + 7]])
+    };
+    if !is_plain || (protocol != UDP && protocol != GRE) {
         return None;
     }
-    let [flags, version, p0, p1] = [start[L4], start[L4 + 1], start[L4 + 2], start[L4 + 3]];
+    let l4 = l4(IPV6);
+    let [flags, version, p0, p1] = [start[l4], start[l4 + 1], start[l4 + 2], start[l4 + 3]];
     let is_gre = protocol == GRE;
     if is_gre && (version & gre::VERSION != 0 || [p0, p1] != gre::PROTOCOL) {
         return None;
     }
-    let dst_port = match is_gre {
-        true => [0; 2],
-        false => [start[UDP_DESTINATION], start[UDP_DESTINATION + 1]],
+    let (source, destination) = if IPV6 {
+        (address(start, IP + 8), address(start, IP + 24))
+    } else {
+        (mapped(start, IP + 12), mapped(start, IP + 16))
     };
     Some(Suspect {
         endpoint: GuardKey {
-            address: mapped(start, DESTINATION),
+            address: destination,
             key: [0; 4],
-            dst_port,
+            // UDP's destination is where GRE has its protocol.
+            dst_port: if is_gre { [0; 2] } else { [p0, p1] },
             protocol,
             kind: GuardKind::Endpoint as u8,
         },
-        source: mapped(start, SOURCE),
+        source,
         has_checksum: is_gre && flags & gre::CHECKSUM_PRESENT != 0,
         has_key: is_gre && flags & gre::KEY_PRESENT != 0,
         has_sequence: is_gre && flags & gre::SEQUENCE_PRESENT != 0,
@@ -108,34 +123,43 @@ impl Suspect {
     /// # Errors
     /// [`Reason::Malformed`].
     #[inline(always)]
-    pub fn check(&self, start: &[u8; START_LEN], frame_len: u32) -> Result<(), Reason> {
-        let mut ip = [0; Ipv4Hdr::LEN];
-        ip.copy_from_slice(&start[IP..L4]);
-        let total_len = u32::from(u16::from_be_bytes([start[TOTAL_LEN], start[TOTAL_LEN + 1]]));
-        // `ip_rcv_core`. A tunnel needs an Ethernet header behind its own (`vxlan_rcv`,
-        // `ip_tunnel_rcv`).
-        let least = Ipv4Hdr::LEN as u32 + self.header_len() + EthHdr::LEN as u32;
-        if total_len + EthHdr::LEN as u32 > frame_len
-            || total_len < least
-            || !ipv4::checksum_holds(&ip)
-        {
+    pub fn check<const IPV6: bool>(&self, start: &[u8], frame_len: u32) -> Result<(), Reason> {
+        let l4 = l4(IPV6);
+        let word = |at: usize| u32::from(u16::from_be_bytes([start[at], start[at + 1]]));
+        // What is behind the IP header by its own word (`ip_rcv_core`, `ip6_rcv_core`), and by UDP's
+        // (`__udp4_lib_rcv`, `__udp6_lib_rcv`): what is behind the datagram's end is cut off. A tunnel
+        // needs an Ethernet header behind its own (`vxlan_rcv`, `ip_tunnel_rcv`, `__ip6_tnl_rcv`).
+        let least = self.header_len() + EthHdr::LEN as u32;
+        let payload_len = if IPV6 {
+            word(IP + 4)
+        } else {
+            let mut ip = [0; Ipv4Hdr::LEN];
+            ip.copy_from_slice(&start[IP..l4]);
+            if !ipv4::checksum_holds(&ip) {
+                return Err(Reason::Malformed);
+            }
+            word(IP + 2).checked_sub(Ipv4Hdr::LEN as u32).ok_or(Reason::Malformed)?
+        };
+        if payload_len + l4 as u32 > frame_len || payload_len < least {
             return Err(Reason::Malformed);
         }
         if self.is_vxlan() {
-            // `__udp4_lib_rcv`: what is behind the datagram's end is cut off.
-            let udp_len = u32::from(u16::from_be_bytes([start[UDP_LEN], start[UDP_LEN + 1]]));
-            let udp_end = udp_len + Ipv4Hdr::LEN as u32;
-            if udp_end > total_len || udp_end < least {
+            let udp_len = match word(l4 + 4) {
+                // As long as there is (RFC 2675 §4).
+                0 if IPV6 => payload_len,
+                len => len,
+            };
+            if udp_len > payload_len || udp_len < least {
                 return Err(Reason::Malformed);
             }
-        } else if start[L4] & gre::ROUTING_PRESENT != 0 {
+        } else if start[l4] & gre::ROUTING_PRESENT != 0 {
             // `gre_parse_header`.
             return Err(Reason::Malformed);
         }
         Ok(())
     }
 
-    /// Bytes between the IPv4 header and the inner frame.
+    /// Bytes between the IP header and the inner frame.
     #[inline(always)]
     fn header_len(&self) -> u32 {
         if self.is_vxlan() {
@@ -148,7 +172,7 @@ impl Suspect {
             + optional(self.has_sequence)
     }
 
-    /// The VNI of the header at [`VXLAN`], as a key.
+    /// The VNI of the header at [`vxlan_at`], as a key.
     ///
     /// # Errors
     /// [`Reason::Malformed`] without the I flag or with a reserved bit: all tunnels of a guarded
@@ -175,7 +199,14 @@ impl Suspect {
 
 /// An IPv4 address as [`GuardKey::address`] has it.
 #[inline(always)]
-fn mapped(start: &[u8; START_LEN], at: usize) -> [u8; 16] {
+fn mapped(start: &[u8], at: usize) -> [u8; 16] {
     let [a, b, c, d] = [start[at], start[at + 1], start[at + 2], start[at + 3]];
     [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d]
+}
+
+#[inline(always)]
+fn address(start: &[u8], at: usize) -> [u8; 16] {
+    let mut address = [0; 16];
+    address.copy_from_slice(&start[at..at + 16]);
+    address
 }

@@ -11,5 +11,6 @@ pub mod guard;
 pub mod ipv4;
 pub mod ipv6;
 pub mod outer;
+pub mod sender;
 pub mod vlan;
 pub mod vxlan;

@@ -43,3 +43,10 @@ pub const fn accept(tpid: u16, tci: u16) -> Result<u16, Reason> {
     }
     Ok(tci & VID)
 }
+
+/// The VLAN id of a tag by its control information in host byte order; 0 where it names none.
+#[inline(always)]
+#[must_use]
+pub const fn id(tci: u16) -> u16 {
+    tci & VID
+}

@@ -79,8 +79,8 @@ pub(crate) fn encode(kind: TunnelKind, outer: &Outer, fields: &Fields) -> Vec<u8
 /// Reads a frame's outer headers as `uplink_ingress` does, with one UDP port that is VXLAN's: the kind,
 /// what identifies the tunnel, and the TOS byte.
 pub(crate) fn decode(frame: &[u8], vxlan_port: u16) -> Result<(TunnelKind, IndexKey, u8), Reason> {
-    let mut ports = [[0; 2]; VXLAN_PORTS];
-    ports[1] = vxlan_port.to_be_bytes();
+    let mut ports = [0; VXLAN_PORTS];
+    ports[1] = vxlan_port.to_be();
     let start = frame.first_chunk::<CLASSIFY_LEN>().ok_or(Reason::NotTunnel)?;
     let kind = if outer::is_ipv6(start) {
         let start = frame.first_chunk::<CLASSIFY_LEN_IPV6>().ok_or(Reason::NotTunnel)?;

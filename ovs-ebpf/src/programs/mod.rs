@@ -2,5 +2,6 @@
 
 mod decap_probe;
 mod port_ingress;
+mod port_security;
 mod uplink_ingress;
 mod uplink_xdp;

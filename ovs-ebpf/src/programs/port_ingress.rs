@@ -4,17 +4,17 @@ use aya_ebpf::{macros::classifier, programs::TcContext};
 use network_types::eth::EthHdr;
 use ovs_ebpf_common::{
     Reason,
-    abi::{Control, Program},
-    wire::frame::{self, Head},
+    abi::{FlowKey, Program},
+    wire::frame,
 };
 
 use crate::{
     counters::{self, Verdict},
-    encap,
-    events::Origin,
-    fdb, flows,
-    lease::{self, Now},
+    encap, fdb,
+    flows::{self, Found, Route},
+    lease,
     maps::PORTS,
+    origin::Origin,
     packet::{self, Packet, Tags},
 };
 
@@ -31,27 +31,35 @@ fn forward(packet: &Packet) -> Verdict {
     let control = lease::control()?;
     let now = lease::check(control)?;
     let ifindex = packet.ifindex();
-    let mut origin = Origin::port(ifindex, PORTS.get_ptr_mut(ifindex).ok_or(Reason::PortUnknown)?);
     packet.pull(frame::MIN_LEN);
     let head = packet.bytes(0).ok_or(Reason::Truncated)?;
     // Reception has taken the outermost tag out of the frame (`__netif_receive_skb_core`).
     let tag = packet.has_vlan_tag().then(|| packet.vlan_tag());
-    origin.enter(tag)?;
-    switch(packet, &head, &origin, control, &now)
-        .inspect_err(|&reason| origin.observe(&head, reason, &now))
-}
+    let frame = frame::parse(&head, packet.len());
+    let ethernet = packet::ethernet(&head);
 
-#[inline(always)]
-fn switch(packet: &Packet, head: &Head, origin: &Origin, control: &Control, now: &Now) -> Verdict {
-    let frame = frame::parse(head, packet.len())?;
-    let ethernet = packet::ethernet(head);
-    let destination = flows::destination(&ethernet, origin, control, now)?;
-    let tags = Tags { from: origin.tag, to: destination.tag_of(origin) };
-    if destination.is_behind_tunnel() {
-        return encap::send(packet, destination.target, &frame, &ethernet, tags);
+    let [destination, source] = packet::macs(&ethernet);
+    let (tpid, tci) = tag.unwrap_or((0, 0));
+    let key = FlowKey { destination, source, ifindex, tag: tci, tpid, ..FlowKey::default() };
+    let route = match flows::find(&key, control, &now) {
+        Found::Hit(route) => route,
+        Found::Miss(miss) => {
+            let port = PORTS.get_ptr_mut(ifindex).ok_or(Reason::PortUnknown)?;
+            let origin = Origin::port(ifindex, port);
+            let (route, good_until) = origin.route(tag, &head, frame.map(drop), &now)?;
+            miss.keep(&key, &route, good_until, &now);
+            route
+        }
+    };
+    let frame = frame?;
+
+    let Route { station, tag, .. } = route;
+    let tags = Tags { from: tci, to: tag };
+    if station.is_behind_tunnel() {
+        return encap::send(packet, station.target, &frame, &ethernet, tags);
     }
-    fdb::fits(packet, packet.len() - EthHdr::LEN as u32, &destination)?;
+    fdb::fits(packet, packet.len() - EthHdr::LEN as u32, &station)?;
     // Only in metadata, which can't fail (`skb_vlan_push`, `skb_vlan_pop`).
     packet.retag(tags).map_err(|()| Reason::VlanTagged)?;
-    fdb::deliver(packet, &destination)
+    fdb::deliver(packet, &station)
 }

@@ -8,7 +8,7 @@ use aya_ebpf::{
 use ovs_ebpf_common::{
     Reason,
     abi::{Program, SourceCounters, UplinkValue},
-    wire::guard::{self, START_LEN, Suspect},
+    wire::guard::{self, START_LEN, START_LEN_IPV6, Suspect},
 };
 
 use crate::{
@@ -34,15 +34,25 @@ pub fn uplink_xdp(ctx: XdpContext) -> u32 {
 /// Why a frame is discarded, and its source; `None` of those that pass.
 #[inline(always)]
 fn judge(frame: &Frame) -> Option<(Reason, [u8; 16])> {
-    let start = frame.bytes::<START_LEN>(0)?;
+    match frame.bytes(guard::ETHER_TYPE)? {
+        guard::IPV4 => judge_ip::<false, START_LEN>(frame),
+        guard::IPV6 => judge_ip::<true, START_LEN_IPV6>(frame),
+        _ => None,
+    }
+}
+
+/// [`judge`] of one version of IP, whose frames begin with `LEN` bytes to look at.
+#[inline(always)]
+fn judge_ip<const IPV6: bool, const LEN: usize>(frame: &Frame) -> Option<(Reason, [u8; 16])> {
+    let start = frame.bytes::<LEN>(0)?;
     // Cheap first: most of what a host receives goes no further.
-    let suspect = guard::suspect(&start)?;
+    let suspect = guard::suspect::<IPV6>(&start)?;
     GUARDS.get_ptr(suspect.endpoint)?;
     let UplinkValue { mac, .. } = read(UPLINKS.get_ptr(frame.ifindex())?);
     if start[..6] != mac || lease::check(lease::control().ok()?).is_err() {
         return None;
     }
-    match wanted(frame, &start, &suspect) {
+    match wanted::<IPV6>(frame, &start, &suspect) {
         Ok(()) => None,
         Err(reason) => Some((reason, suspect.source)),
     }
@@ -53,10 +63,10 @@ fn judge(frame: &Frame) -> Option<(Reason, [u8; 16])> {
 /// # Errors
 /// [`Reason::Malformed`], [`Reason::UnknownRemote`], [`Reason::WrongKey`].
 #[inline(always)]
-fn wanted(frame: &Frame, start: &[u8; START_LEN], suspect: &Suspect) -> Result<(), Reason> {
-    suspect.check(start, frame.len())?;
+fn wanted<const IPV6: bool>(frame: &Frame, start: &[u8], suspect: &Suspect) -> Result<(), Reason> {
+    suspect.check::<IPV6>(start, frame.len())?;
     // In another of the frame's buffers: the kernel finds it.
-    let Some(key) = key(frame, suspect) else { return Ok(()) };
+    let Some(key) = key::<IPV6>(frame, suspect) else { return Ok(()) };
     if GUARDS.get_ptr(suspect.way(key?)).is_some() {
         return Ok(());
     }
@@ -68,16 +78,16 @@ fn wanted(frame: &Frame, start: &[u8; START_LEN], suspect: &Suspect) -> Result<(
 
 /// The packet's key; `None` where it can't be read.
 #[inline(always)]
-fn key(frame: &Frame, suspect: &Suspect) -> Option<Result<[u8; 4], Reason>> {
+fn key<const IPV6: bool>(frame: &Frame, suspect: &Suspect) -> Option<Result<[u8; 4], Reason>> {
     // Constant offsets: the verifier tracks no others.
     Some(if suspect.is_vxlan() {
-        suspect.vni(frame.bytes(guard::VXLAN)?)
+        suspect.vni(frame.bytes(guard::vxlan_at(IPV6))?)
     } else if !suspect.has_key {
         Ok([0; 4])
     } else if suspect.has_checksum {
-        Ok(frame.bytes(guard::GRE_KEY_BEHIND_CHECKSUM)?)
+        Ok(frame.bytes(guard::gre_key_at(IPV6, true))?)
     } else {
-        Ok(frame.bytes(guard::GRE_KEY)?)
+        Ok(frame.bytes(guard::gre_key_at(IPV6, false))?)
     })
 }
 

@@ -122,6 +122,26 @@ pub struct PortStatus {
     pub accelerated: bool,
     /// Why not.
     pub why: Vec<Why>,
+    /// What it is limited to; `null` if nothing is asked for.
+    #[serde(default)]
+    pub security: Option<PortSecurity>,
+}
+
+/// What a port is limited to (`[[port]]`).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PortSecurity {
+    /// Whether it is.
+    pub enforced: bool,
+    /// The MACs that it may send from; `[]` is any.
+    pub macs: Vec<String>,
+    /// The addresses that it may send from; `[]` is any.
+    pub addresses: Vec<IpAddr>,
+    /// How many packets per second it may send to groups and unknown stations.
+    pub flood_limit: Option<u32>,
+    /// How many of its packets were discarded.
+    pub discarded: u64,
+    /// Why it is not limited, or not in all.
+    pub why: Vec<Why>,
 }
 
 /// A tunnel to one remote.

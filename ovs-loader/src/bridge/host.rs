@@ -55,6 +55,15 @@ impl HostBridges {
         Ok(Changes { topology: linux.topology || ovs.topology, fdb: [linux.fdb, ovs.fdb].concat() })
     }
 
+    /// Has [`Self::changed`] read again, bit by bit, what may have changed without being announced.
+    ///
+    /// # Errors
+    /// As [`Self::changed`].
+    pub async fn refresh(&mut self) -> Result<Changes, Error> {
+        self.linux.refresh();
+        self.ovs.resync().await
+    }
+
     /// A program has seen a station that the bridge's FDB has not, or elsewhere.
     pub fn hint(&self, bridge: IfIndex) {
         self.ovs.hint(bridge);

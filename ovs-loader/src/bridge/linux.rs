@@ -12,14 +12,17 @@ use tokio::time::Instant;
 
 use super::model::{Bridge, Bridges, Changes, IfIndex};
 use super::netlink::{Frame, Heard, Notifications, Refused};
-use fdb::VxlanPorts;
+use fdb::{Reading, VxlanPorts};
+use record::Record;
 
 pub(super) mod fdb;
 pub(crate) mod links;
+mod record;
 #[cfg(test)]
 mod tests;
 pub(super) mod tunnel;
 mod vlan;
+mod vnifilter;
 
 /// Room for a burst of some 20,000 notifications while the daemon is busy.
 const RECEIVE_BUFFER: usize = 16 << 20;
@@ -62,17 +65,27 @@ pub struct LinuxBridges {
     bridges: Bridges,
     vxlan_ports: VxlanPorts,
     stale: Stale,
+    /// The forwarding tables, as far as they have been read anew.
+    reading: Option<Reading>,
+    /// How long they took to read last, and when that was.
+    last_read: (Duration, Instant),
     foreign_settled: Option<Instant>,
     /// What changed and was not returned yet: a caller may drop [`Self::changed`] at any time.
     changes: Changes,
 }
 
-/// What has to be dumped again. A flag is cleared when the dump has been taken over, so a dump
-/// that was given up half-way is done again.
+/// What has to be dumped again.
 #[derive(Default)]
 struct Stale {
+    /// Cleared when the dump has been taken over, so that one that was given up half-way is done
+    /// again.
     links: bool,
+    /// Cleared when the tables begin to be read, which goes on whoever waits for it.
     fdbs: bool,
+    /// Changes of the tables may not have been heard; cleared with it.
+    missed: bool,
+    /// A bridge or a tunnel is new or other than before: nothing is told before its tables are read.
+    unknown: bool,
 }
 
 impl LinuxBridges {
@@ -84,7 +97,12 @@ impl LinuxBridges {
     /// As [`Self::open`], with another receive buffer than the default of 16 MiB. In bytes; the
     /// kernel allows twice as much for its own overhead and has a minimum of its own.
     pub async fn open_with_buffer(bytes: usize) -> Result<Self, Error> {
-        let groups = [libc::RTNLGRP_LINK, libc::RTNLGRP_NEIGH, vlan::RTNLGRP_BRVLAN];
+        let groups = [
+            libc::RTNLGRP_LINK,
+            libc::RTNLGRP_NEIGH,
+            vlan::RTNLGRP_BRVLAN,
+            vnifilter::RTNLGRP_TUNNEL,
+        ];
         let notifications = Notifications::open(&groups, bytes).map_err(Error::Subscribe)?;
         // Only ever read to learn that something happened: overrun or not is the same.
         let foreign =
@@ -95,11 +113,13 @@ impl LinuxBridges {
             foreign,
             bridges: Bridges::new(),
             vxlan_ports: VxlanPorts::new(),
-            stale: Stale { links: true, fdbs: true },
+            stale: Stale { links: true, fdbs: true, missed: true, unknown: false },
+            reading: None,
+            last_read: (Duration::ZERO, Instant::now()),
             foreign_settled: None,
             changes: Changes::default(),
         };
-        this.catch_up().await?;
+        this.catch_up_with_all().await?;
         this.changes = Changes::default();
         Ok(this)
     }
@@ -113,19 +133,23 @@ impl LinuxBridges {
     /// Waits for the kernel's next changes to the bridges, applies all that have arrived and says
     /// what changed. Never returns empty changes.
     ///
+    /// Where the kernel had to drop notifications, its tables are read again meanwhile: what is
+    /// announced is still told at once, and what is not known to have changed stays.
+    ///
     /// May be dropped at any time (`tokio::select!`): nothing is lost. [`Self::bridges`] may then
     /// already have changes that the next call returns.
     pub async fn changed(&mut self) -> Result<Changes, Error> {
         loop {
             self.hear()?;
             self.catch_up().await?;
-            if self.changes != Changes::default() {
-                return Ok(self.take_changes());
+            if self.changes != Changes::default() && !self.stale.unknown {
+                return Ok(std::mem::take(&mut self.changes));
             }
             let settled = self.foreign_settled;
             tokio::select! {
                 heard = self.notifications.wait() => heard.map_err(Error::Receive)?,
                 heard = self.foreign.wait(), if settled.is_none() => heard.map_err(Error::Receive)?,
+                readable = more(self.reading.as_ref()) => readable.map_err(Error::Receive)?,
                 () = tokio::time::sleep_until(settled.unwrap_or_else(Instant::now)),
                     if settled.is_some() =>
                 {
@@ -140,28 +164,45 @@ impl LinuxBridges {
     /// May be dropped at any time, as [`Self::changed`].
     pub async fn resync(&mut self) -> Result<Changes, Error> {
         self.hear()?;
-        self.stale = Stale { links: true, fdbs: true };
-        self.catch_up().await?;
-        Ok(self.take_changes())
+        // What is being read may be older than what is to be found.
+        self.reading = None;
+        self.read_again();
+        self.catch_up_with_all().await?;
+        Ok(std::mem::take(&mut self.changes))
     }
 
-    fn take_changes(&mut self) -> Changes {
-        let mut changes = std::mem::take(&mut self.changes);
-        if changes.topology {
-            changes.fdb = Vec::new();
-        }
-        changes
+    /// Has [`Self::changed`] read everything again, but forwarding tables no more often than that it
+    /// takes a twentieth of the time.
+    pub fn refresh(&mut self) {
+        let (took, at) = self.last_read;
+        self.stale.links = true;
+        self.stale.fdbs |= self.reading.is_none() && at.elapsed() >= 20 * took;
+    }
+
+    fn read_again(&mut self) {
+        self.stale.links = true;
+        self.stale.fdbs = true;
+        self.stale.missed = true;
     }
 
     /// Applies the notifications that have arrived.
     fn hear(&mut self) -> Result<(), Error> {
-        let Self { notifications, bridges, vxlan_ports, stale, changes, .. } = self;
+        let Self { notifications, bridges, vxlan_ports, stale, reading, changes, .. } = self;
         let heard = notifications
-            .hear(BATCH, |frame| notification(&frame, bridges, vxlan_ports, stale, changes))
+            .hear(BATCH, |frame| {
+                let notified = notification(&frame, bridges, vxlan_ports, stale);
+                let Some((record, present)) = notified else { return };
+                if let Some(reading) = reading {
+                    reading.note(record.clone(), present);
+                }
+                fdb::apply(bridges, vxlan_ports, record, present, changes);
+            })
             .map_err(Error::Receive)?;
         if heard == Heard::Overrun {
             tracing::warn!("the kernel dropped bridge notifications: reading everything again");
-            self.stale = Stale { links: true, fdbs: true };
+            // What is being read may lack what was dropped.
+            self.reading = None;
+            self.read_again();
             self.changes.topology = true;
         }
         if self.foreign_settled.is_none() {
@@ -174,19 +215,52 @@ impl LinuxBridges {
         Ok(())
     }
 
-    /// Dumps what is stale.
+    /// [`Self::catch_up`] until nothing is stale.
+    async fn catch_up_with_all(&mut self) -> Result<(), Error> {
+        loop {
+            self.catch_up().await?;
+            if !self.stale.links && !self.stale.fdbs && self.reading.is_none() {
+                return Ok(());
+            }
+            more(self.reading.as_ref()).await.map_err(Error::Receive)?;
+            self.hear()?;
+        }
+    }
+
+    /// Dumps what is stale; of the forwarding tables what can be had without waiting.
     async fn catch_up(&mut self) -> Result<(), Error> {
         if self.stale.links {
             let bridges = links::dump().await.map_err(dump_error("links"))?;
             self.stale.links = false;
             self.take_over(bridges);
         }
-        if self.stale.fdbs {
-            let tables = fdb::dump().await.map_err(dump_error("forwarding tables"))?;
-            self.stale.fdbs = false;
-            tables.install(&mut self.bridges, &self.vxlan_ports, &mut self.changes);
+        loop {
+            if self.stale.fdbs && self.reading.is_none() {
+                let reading = Reading::begin(self.stale.missed);
+                self.reading = Some(reading.map_err(dump_error("forwarding tables"))?);
+                self.stale.fdbs = false;
+                self.stale.missed = false;
+            }
+            let Some(mut reading) = self.reading.take() else { return Ok(()) };
+            match reading.read() {
+                Ok(false) => {
+                    self.reading = Some(reading);
+                    return Ok(());
+                }
+                Ok(true) => {}
+                Err(refused) => {
+                    self.stale.fdbs = true;
+                    self.stale.missed = true;
+                    return Err(dump_error("forwarding tables")(refused));
+                }
+            }
+            let took = reading.install(&mut self.bridges, &self.vxlan_ports, &mut self.changes);
+            let entries: usize = self.bridges.values().map(|bridge| bridge.fdb.len()).sum();
+            tracing::debug!(entries, seconds = took.as_secs_f32(), "read the forwarding tables");
+            self.last_read = (took, Instant::now());
+            // What became stale while this was read is read now: nobody would wait for it.
+            self.stale.unknown &= self.stale.fdbs;
         }
-        Ok(())
     }
 
     /// Replaces the bridges by newly dumped ones, which have no FDB, and carries the FDBs over.
@@ -222,37 +296,53 @@ impl LinuxBridges {
                 unknown -= 1;
             }
         }
-        self.stale.fdbs |= unknown > 0;
+        if unknown > 0 {
+            self.stale.fdbs = true;
+            self.stale.missed = true;
+            self.stale.unknown = true;
+        }
         self.bridges = bridges;
     }
 }
 
-/// Applies one notification, or notes what it makes stale.
+/// Waits until there is more to read of the forwarding tables; forever where nothing is read.
+async fn more(reading: Option<&Reading>) -> io::Result<()> {
+    match reading {
+        Some(reading) => reading.wait().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What a notification says of a forwarding table's entry and whether it is there. Of others, notes
+/// what they make stale.
 fn notification(
     frame: &Frame<'_>,
-    bridges: &mut Bridges,
+    bridges: &Bridges,
     vxlan_ports: &VxlanPorts,
     stale: &mut Stale,
-    changes: &mut Changes,
-) {
+) -> Option<(Record, bool)> {
     match frame.kind {
-        libc::RTM_NEWLINK | vlan::RTM_NEWVLAN | vlan::RTM_DELVLAN => stale.links = true,
+        libc::RTM_NEWLINK
+        | vlan::RTM_NEWVLAN
+        | vlan::RTM_DELVLAN
+        | vnifilter::RTM_NEWTUNNEL
+        | vnifilter::RTM_DELTUNNEL => stale.links = true,
         libc::RTM_DELLINK => {
             stale.links = true;
             // Its index may be taken by a new device before the links are dumped. An AF_BRIDGE
             // message tells of a port that left its bridge, which sends its entries' removal.
-            stale.fdbs |= link_index(frame.payload).is_some_and(|index| {
+            let known = link_index(frame.payload).is_some_and(|index| {
                 bridges.contains_key(&index) || vxlan_ports.contains_key(&index)
             });
+            stale.fdbs |= known;
+            stale.missed |= known;
         }
-        libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH if fdb::is_fdb(frame.payload) => {
-            if let Some(record) = fdb::parse(frame.payload) {
-                let present = frame.kind == libc::RTM_NEWNEIGH;
-                fdb::apply(bridges, vxlan_ports, record, present, changes);
-            }
+        libc::RTM_NEWNEIGH | libc::RTM_DELNEIGH if record::is_fdb(frame.payload) => {
+            return Some((record::parse(frame.payload)?, frame.kind == libc::RTM_NEWNEIGH));
         }
         _ => {}
     }
+    None
 }
 
 /// `ifi_index` of a link message.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use ovs_ebpf_common::Reason;
 
+use super::by_station::ByStation;
 use super::vlans::PortVlans;
 
 /// A network interface's index in the daemon's network namespace.
@@ -198,6 +199,8 @@ pub enum Device {
 pub struct VethPeer {
     /// Its MAC.
     pub mac: Mac,
+    /// Its MTU in bytes: what is behind it sends no larger packets.
+    pub mtu: u32,
     /// It is in another network namespace than the daemon.
     pub other_namespace: bool,
     /// An XDP program is attached to it, which `bpf_redirect_peer` would go around.
@@ -260,11 +263,12 @@ pub struct Tunnel {
     pub encap: Encap,
     /// The local outer address; `None` leaves it to the route.
     pub local: Option<IpAddr>,
-    /// Where frames go that have no FDB entry of their own: the remote, or the flood list.
+    /// Where frames go that have no FDB entry of their own: the remote, or the flood list. By VNI.
     pub remotes: Vec<Remote>,
-    /// The key (GRE) or VNI expected of received packets.
+    /// The key (GRE) or VNI expected of received packets; `None` in metadata mode too, where the VLANs
+    /// say it ([`PortVlans::vnis`]).
     pub key_in: Option<u32>,
-    /// The key (GRE) or VNI of sent packets.
+    /// The key (GRE) or VNI of sent packets, as `key_in`.
     pub key_out: Option<u32>,
     /// VXLAN: UDP destination port in host byte order. 0 for GRE.
     pub dst_port: u16,
@@ -273,6 +277,12 @@ pub struct Tunnel {
     pub source_ports: (u16, u16),
     /// Outer TOS: `None` inherits the inner one. The ECN bits always follow RFC 6040.
     pub tos: Option<u8>,
+    /// Whether the outer TOS of a frame without a tag that is marked ECT(1) is the inner one, whatever
+    /// `tos` says.
+    pub ect_1_inherits: bool,
+    /// Of a frame with a tag, whose packet the device does not find, neither TOS nor TTL is inherited; then
+    /// this is the TTL, if the route has none. `None` where a tag hides nothing.
+    pub ttl_behind_tag: Option<u8>,
     /// Outer TTL or hop limit.
     pub ttl: Ttl,
     /// The Don't Fragment bit of the outer header; not over IPv6.
@@ -288,17 +298,28 @@ pub struct Tunnel {
     pub ageing: Option<Duration>,
     /// Options that the fast path does not reproduce, each with its reason.
     pub unsupported: Vec<Why>,
-    /// VXLAN: the remotes of single stations. Without [`Mac::ZERO`], which is `remotes`.
-    pub fdb: HashMap<Mac, Vec<Remote>>,
+    /// VXLAN: the remotes of single stations, each list by VNI. Without [`Mac::ZERO`], which is
+    /// `remotes`.
+    pub fdb: ByStation<Remote>,
 }
 
 impl Tunnel {
     /// Where the tunnel sends a station's frames: its own remotes (`vxlan_find_mac`), else the flood
-    /// list.
+    /// list. In metadata mode frames of that VNI.
     #[must_use]
-    pub fn remotes_of(&self, station: Mac) -> &[Remote] {
-        self.fdb.get(&station).unwrap_or(&self.remotes)
+    pub fn remotes_of(&self, station: Mac, vni: Option<u32>) -> &[Remote] {
+        match of_vni(self.fdb.get(station).unwrap_or_default(), vni) {
+            [] => of_vni(&self.remotes, vni),
+            own => own,
+        }
     }
+}
+
+/// The part of a list by VNI that is for one of them.
+fn of_vni(remotes: &[Remote], vni: Option<u32>) -> &[Remote] {
+    let start = remotes.partition_point(|remote| remote.vni < vni);
+    let end = remotes.partition_point(|remote| remote.vni <= vni);
+    &remotes[start..end]
 }
 
 /// A device that several tunnels share.
@@ -313,6 +334,8 @@ pub struct TunnelDevice {
 /// A tunnel's other end.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Remote {
+    /// In metadata mode, the VNI whose frames go there (`src_vni`).
+    pub vni: Option<u32>,
     /// Its outer address.
     pub address: IpAddr,
     /// Options that differ from the tunnel's own (nexthop group, port, VNI, device), as `bridge fdb`
@@ -320,12 +343,21 @@ pub struct Remote {
     pub options: String,
 }
 
+impl Remote {
+    /// A remote with the tunnel's own options.
+    #[must_use]
+    pub const fn plain(address: IpAddr) -> Self {
+        Self { vni: None, address, options: String::new() }
+    }
+}
+
 /// What changed in a backend's bridges.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Bridges, ports, tunnels or flood lists changed: plan anew.
     pub topology: bool,
-    /// FDB entries changed, by bridge and key. Meaningless beside `topology`.
+    /// FDB entries changed, by bridge and key: all of them, also beside `topology`, but for those of
+    /// bridges that are gone. May name one twice.
     pub fdb: Vec<(IfIndex, FdbKey)>,
 }
 

@@ -105,6 +105,13 @@ impl Requests {
         self.exchange(&bytes, each).await
     }
 
+    /// Begins to dump a table that may be long.
+    pub(crate) fn begin_dump(mut self, message: RouteNetlinkMessage) -> io::Result<Dump> {
+        let request = self.emit(message, NLM_F_DUMP);
+        self.socket.get_ref().send_to(&request, &SocketAddr::new(0, 0), 0)?;
+        Ok(Dump { requests: self })
+    }
+
     /// Asks for one object.
     pub(crate) async fn get(
         &mut self,
@@ -129,6 +136,12 @@ impl Requests {
         flags: u16,
         each: impl FnMut(Frame<'_>),
     ) -> Result<bool, Refused> {
+        let request = self.emit(message, flags);
+        self.exchange(&request, each).await
+    }
+
+    /// A request with the next sequence number.
+    fn emit(&mut self, message: RouteNetlinkMessage, flags: u16) -> Vec<u8> {
         self.sequence += 1;
         let mut message = NetlinkMessage::from(message);
         message.header.flags = NLM_F_REQUEST | flags;
@@ -136,7 +149,7 @@ impl Requests {
         message.finalize();
         let mut bytes = vec![0; message.buffer_len()];
         message.serialize(&mut bytes);
-        self.exchange(&bytes, each).await
+        bytes
     }
 
     /// Sends the request with the last sequence number, and reads its answers.
@@ -152,18 +165,54 @@ impl Requests {
             let buffer = &mut self.buffer;
             buffer.clear();
             self.socket.async_io(Interest::READABLE, |socket| socket.recv(buffer, 0)).await?;
-            for frame in frames(&self.buffer) {
-                if frame.sequence != self.sequence {
-                    continue;
-                }
-                interrupted |= frame.flags & NLM_F_DUMP_INTR != 0;
-                match libc::c_int::from(frame.kind) {
-                    libc::NLMSG_ERROR | libc::NLMSG_DONE => {
-                        return result(frame.payload).map(|()| interrupted);
-                    }
-                    _ => each(frame),
-                }
+            if self.answers(&mut interrupted, &mut each)? {
+                return Ok(interrupted);
             }
+        }
+    }
+
+    /// Goes through the answers in the buffer. Gives whether there are no more.
+    fn answers(
+        &self,
+        interrupted: &mut bool,
+        each: &mut impl FnMut(Frame<'_>),
+    ) -> Result<bool, Refused> {
+        for frame in frames(&self.buffer) {
+            if frame.sequence != self.sequence {
+                continue;
+            }
+            *interrupted |= frame.flags & NLM_F_DUMP_INTR != 0;
+            match libc::c_int::from(frame.kind) {
+                libc::NLMSG_ERROR | libc::NLMSG_DONE => {
+                    return result(frame.payload).map(|()| true);
+                }
+                _ => each(frame),
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// A dump under way. The kernel goes through its table only as far as is read.
+pub(crate) struct Dump {
+    requests: Requests,
+}
+
+impl Dump {
+    /// Waits until there is something to read. Reads nothing yet, so it may be dropped at any time.
+    pub(crate) async fn wait(&self) -> io::Result<()> {
+        self.requests.socket.readable().await.map(|mut guard| guard.retain_ready())
+    }
+
+    /// Reads the next datagram, if there is one, without waiting. Gives whether it was the last.
+    pub(crate) fn read(&mut self, mut each: impl FnMut(Frame<'_>)) -> Result<bool, Refused> {
+        let Requests { socket, buffer, .. } = &mut self.requests;
+        buffer.clear();
+        match socket.try_io(Interest::READABLE, |socket| socket.recv(buffer, 0)) {
+            Ok(_) => self.requests.answers(&mut false, &mut each),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
+            Err(error) => Err(error.into()),
         }
     }
 }

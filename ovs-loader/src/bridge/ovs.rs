@@ -4,7 +4,7 @@
 //! Tasks follow the database and ask ovs-vswitchd, so that neither waits for the other or for the
 //! daemon; what they tell is joined here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 pub use super::linux::Error;
+use super::linux::fdb;
 use super::linux::tunnel::Defaults;
 use super::linux::{dump_error, same_topology};
 use super::model::{Bridges, Changes, FdbKey, IfIndex};
@@ -219,7 +220,7 @@ impl OvsBridges {
             }
             self.catch_up().await?;
             if self.changes != Changes::default() {
-                return Ok(self.take_changes());
+                return Ok(std::mem::take(&mut self.changes));
             }
             let any = !self.bridges.is_empty();
             tokio::select! {
@@ -241,7 +242,7 @@ impl OvsBridges {
     pub async fn resync(&mut self) -> Result<Changes, Error> {
         self.stale = Stale { devices: true, bridges: true };
         self.catch_up().await?;
-        Ok(self.take_changes())
+        Ok(std::mem::take(&mut self.changes))
     }
 
     /// A station has been seen that the bridge's FDB has not, or elsewhere: asks ovs-vswitchd soon.
@@ -252,14 +253,6 @@ impl OvsBridges {
                 let _ = instance.hints.try_send(uuid.clone());
             }
         }
-    }
-
-    fn take_changes(&mut self) -> Changes {
-        let mut changes = std::mem::take(&mut self.changes);
-        if changes.topology {
-            changes.fdb = Vec::new();
-        }
-        changes
     }
 
     fn hear(&mut self, told: Told) {
@@ -311,23 +304,20 @@ impl OvsBridges {
                 joined.iter().map(|(uuid, bridge)| (bridge.ifindex, uuid.clone())).collect();
             bridges.extend(joined.into_values().map(|bridge| (bridge.ifindex, bridge)));
         }
-        if same_topology(&self.bridges, &bridges) {
-            self.changes.fdb.extend(differences(&self.bridges, &bridges));
-        } else {
-            self.changes.topology = true;
-        }
+        self.changes.topology |= !same_topology(&self.bridges, &bridges);
+        self.changes.fdb.extend(differences(&self.bridges, &bridges));
         self.bridges = bridges;
     }
 }
 
-/// The FDB entries that differ between two states of the same bridges.
+/// The FDB entries that differ between two states, of the bridges that there are in the second.
 fn differences(before: &Bridges, after: &Bridges) -> Vec<(IfIndex, FdbKey)> {
+    let none = HashMap::new();
     let mut differences = Vec::new();
-    for (before, after) in before.values().zip(after.values()) {
-        let changed = after.fdb.iter().filter(|(key, entry)| before.fdb.get(key) != Some(entry));
-        let gone = before.fdb.keys().filter(|key| !after.fdb.contains_key(key));
-        let keys = changed.map(|(key, _)| key).chain(gone);
-        differences.extend(keys.map(|key| (after.ifindex, *key)));
+    for after in after.values() {
+        let before = before.get(&after.ifindex).map_or(&none, |before| &before.fdb);
+        let keys = fdb::difference(before, &after.fdb);
+        differences.extend(keys.map(|key| (after.ifindex, key)));
     }
     differences
 }

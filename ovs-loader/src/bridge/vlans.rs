@@ -1,6 +1,11 @@
-//! Which VLANs a port carries, and how.
+//! Which VLANs a port carries, and how; and which VNIs are theirs.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
+
+use ovs_ebpf_common::Reason;
+
+use super::model::Why;
 
 /// A set of VLAN ids, 0 to 4095.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -84,6 +89,8 @@ pub struct PortVlans {
     pub carries: VlanSet,
     /// Those of them whose frames leave without a tag.
     pub strips: VlanSet,
+    /// The port is a tunnel in metadata mode: a frame's VLAN says its VNI, and its VNI its VLAN.
+    pub vnis: Option<VlanVnis>,
 }
 
 impl PortVlans {
@@ -95,7 +102,16 @@ impl PortVlans {
             takes_tags: false,
             carries: (vlan..=vlan).into(),
             strips: (vlan..=vlan).into(),
+            vnis: None,
         }
+    }
+
+    /// The VNI of a VLAN's frames, `None` where the tunnel has a key of its own; or why they have none.
+    ///
+    /// # Errors
+    /// In metadata mode, where none is theirs alone.
+    pub fn vni(&self, vlan: u16) -> Result<Option<u32>, Why> {
+        self.vnis.as_ref().map(|vnis| vnis.vni(vlan)).transpose()
     }
 }
 
@@ -104,6 +120,70 @@ impl Default for PortVlans {
     fn default() -> Self {
         Self::access(0)
     }
+}
+
+/// The VNIs of a port's VLANs, each both ways and of one VLAN alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VlanVnis {
+    /// Of every VLAN that is mapped to one: it, or why it is not the VLAN's.
+    by_vlan: BTreeMap<u16, Result<u32, Why>>,
+    by_vni: BTreeMap<u32, u16>,
+}
+
+impl VlanVnis {
+    /// The VNI of a VLAN's frames.
+    ///
+    /// # Errors
+    /// Why they have none.
+    pub fn vni(&self, vlan: u16) -> Result<u32, Why> {
+        let unmapped = || Err(unmapped(format!("no VNI is mapped to VLAN {vlan}")));
+        self.by_vlan.get(&vlan).map_or_else(unmapped, Clone::clone)
+    }
+
+    /// The VLAN of frames with a VNI.
+    ///
+    /// # Errors
+    /// Why they have none that is known.
+    pub fn vlan(&self, vni: u32) -> Result<u16, Why> {
+        let unmapped = || unmapped(format!("no VLAN has VNI {vni} both ways"));
+        self.by_vni.get(&vni).copied().ok_or_else(unmapped)
+    }
+
+    /// Takes the VNIs that something stands against from their VLANs.
+    #[must_use]
+    pub fn without(self, against: impl Fn(u32) -> Option<Why>) -> Self {
+        let keep = |vni| against(vni).map_or(Ok(vni), Err);
+        self.by_vlan.into_iter().map(|(vlan, vni)| (vlan, vni.and_then(keep))).collect()
+    }
+}
+
+/// Of VLANs that share a VNI none has it.
+impl FromIterator<(u16, Result<u32, Why>)> for VlanVnis {
+    fn from_iter<I: IntoIterator<Item = (u16, Result<u32, Why>)>>(vlans: I) -> Self {
+        let mut by_vlan: BTreeMap<u16, Result<u32, Why>> = vlans.into_iter().collect();
+        let mut by_vni = BTreeMap::new();
+        let mut shared = BTreeSet::new();
+        for (vlan, vni) in &by_vlan {
+            if let Ok(vni) = vni
+                && by_vni.insert(*vni, *vlan).is_some()
+            {
+                shared.insert(*vni);
+            }
+        }
+        by_vni.retain(|vni, _| !shared.contains(vni));
+        for entry in by_vlan.values_mut() {
+            if let Ok(vni) = entry
+                && shared.contains(vni)
+            {
+                *entry = Err(unmapped(format!("VNI {vni} is another VLAN's too")));
+            }
+        }
+        Self { by_vlan, by_vni }
+    }
+}
+
+fn unmapped(words: String) -> Why {
+    Why::new(Reason::VniUnmapped, words)
 }
 
 #[cfg(test)]

@@ -176,6 +176,7 @@ const CONFIG_EXAMPLE: &str = r#"Configuration (everything is optional; the value
   enabled = true                 # serve `docker network create -d ovs-ebpf`; default: false
   plugin = "/run/docker/plugins/ovs-ebpf.sock"
   socket = "/var/run/docker.sock"
+  answer_ms = 900                # a call that takes longer fails, and is taken back
 
   [[bridge]]                     # created or completed at start
   name = "br-ex"
@@ -183,7 +184,16 @@ const CONFIG_EXAMPLE: &str = r#"Configuration (everything is optional; the value
   key = 42                       # VNI or GRE key
   local = "192.0.2.1"
   remotes = ["192.0.2.2"]
-  ports = ["veth-a"]"#;
+  ports = ["veth-a"]
+
+  [[port]]                       # what a port may send, on the fast path and off; default: anything
+  name = "veth-a"
+  allowed = ["02:00:00:00:00:05", "10.0.0.5"]   # from these MACs and addresses
+  flood_limit = 1000             # packets per second to groups and unknown stations
+
+  [[port]]
+  bridge = "br-ex"               # all ports to containers that ovs-loader has attached there
+  allowed = ["own"]              # from what the container was given"#;
 
 #[derive(Clone, Debug, Args)]
 pub(super) struct DockerSockets {

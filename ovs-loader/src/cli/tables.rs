@@ -7,7 +7,7 @@ use comfy_table::{Cell, CellAlignment, Table, presets};
 use ovs_ebpf_common::Reason;
 
 use crate::api::report::{
-    BridgeStatus, FdbReport, Stats, Status, Traffic, TunnelReport, Why, XdpStatus,
+    BridgeStatus, FdbReport, PortSecurity, Stats, Status, Traffic, TunnelReport, Why, XdpStatus,
 };
 use crate::docker::Listing;
 use crate::plugin::Tunnel;
@@ -46,14 +46,20 @@ fn bridge_status(text: &mut String, bridge: &BridgeStatus) {
     let _ = writeln!(text, "{} ({}): accelerated: {state}", bridge.name, bridge.kind);
     let _ = writeln!(text, "  FDB: {} of {} entries accelerated", fdb.accelerated, fdb.entries);
     if !bridge.ports.is_empty() {
-        let mut ports = table(&["port", "container", "device", "accelerated"]);
+        // A column that says nothing of any port is none.
+        let secured = bridge.ports.iter().any(|port| port.security.is_some());
+        let mut header = vec!["port", "container", "device", "accelerated"];
+        header.extend(secured.then_some("secured"));
+        let mut ports = table(&header);
         for port in &bridge.ports {
-            ports.add_row([
+            let mut row = vec![
                 port.name.clone(),
                 or_dash(port.container.as_ref()),
                 port.device.clone(),
                 accelerated(port.accelerated, &port.why),
-            ]);
+            ];
+            row.extend(secured.then(|| or_dash(port.security.as_ref().map(security))));
+            ports.add_row(row);
         }
         text.push_str(&indented(&ports));
     }
@@ -236,6 +242,15 @@ fn reasons(text: &mut String, title: &str, counts: &BTreeMap<String, u64>) {
     }
     text.push('\n');
     text.push_str(&lines(&rows));
+}
+
+/// Whether a port is limited, and how many packets that has cost it.
+fn security(security: &PortSecurity) -> String {
+    let mut text = accelerated(security.enforced, &security.why);
+    if security.discarded > 0 {
+        let _ = write!(text, ", {} discarded", security.discarded);
+    }
+    text
 }
 
 /// `yes`, or the reasons why not; a partly accelerated thing has both.

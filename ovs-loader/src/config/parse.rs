@@ -14,6 +14,8 @@ use super::{Accelerate, Config, Xdp, suggest};
 use crate::bridge::model::Encap;
 use crate::bridge::provision::{BridgeSpec, TunnelSpec};
 
+mod port;
+
 /// The longest name of an interface: `IFNAMSIZ` less the final zero.
 const LONGEST_NAME: usize = 15;
 
@@ -30,6 +32,7 @@ struct File {
     ovs: Ovs,
     docker: Docker,
     bridge: Vec<Spanned<Bridge>>,
+    port: Vec<Spanned<port::Port>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -58,6 +61,7 @@ struct Docker {
     enabled: bool,
     plugin: Option<PathBuf>,
     socket: Option<PathBuf>,
+    answer_ms: Option<Spanned<i64>>,
 }
 
 #[derive(Deserialize)]
@@ -89,9 +93,11 @@ pub(super) fn parse(text: &str) -> Result<Config, Mistake> {
         bridges.push(spec);
     }
     let accelerate = accelerate(&file.accelerate)?;
-    let Docker { enabled, plugin, socket } = file.docker;
-    let docker = super::Docker { enabled, plugin, socket };
-    Ok(Config { accelerate, ovs_rundirs: file.ovs.rundirs, docker, bridges })
+    let Docker { enabled, plugin, socket, answer_ms } = file.docker;
+    let answer_ms = number("answer_ms", answer_ms.as_ref(), 100..=20_000)?;
+    let docker = super::Docker { enabled, plugin, socket, answer_ms };
+    let ports = port::rules(&file.port)?;
+    Ok(Config { accelerate, ovs_rundirs: file.ovs.rundirs, docker, bridges, ports })
 }
 
 fn accelerate(section: &Section) -> Result<Accelerate, Mistake> {
@@ -131,6 +137,11 @@ fn xdp(text: &Spanned<String>) -> Result<Xdp, Mistake> {
     match text.get_ref().as_str() {
         "off" => Ok(Xdp::Off),
         "filter" => Ok(Xdp::Filter),
+        "forward" => Err(Mistake::new(
+            text.span(),
+            "xdp = \"forward\": the kernel would lose frames to ordinary containers",
+            "write \"filter\": forwarding is done at TC (docs/decisions/0018-no-forwarding-in-xdp.md)",
+        )),
         other => Err(Mistake::new(
             text.span(),
             format!("xdp = \"{other}\" is nothing that can be done there"),

@@ -3,13 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use ovs_ebpf_common::abi::Program;
 
 use crate::bridge::host::HostBridges;
-use crate::bridge::model::{Changes, Device, IfIndex, NO_INTERFACE, Port};
+use crate::bridge::model::{Changes, Device, FdbKey, IfIndex, NO_INTERFACE, Port};
 use crate::config::{Accelerate, Xdp};
 use crate::datapath::{Datapath, Hook};
 use crate::mirror::{Applied, Facts, Guards, Plan, TunnelIds, targets};
@@ -17,6 +17,7 @@ use crate::rules::Rules;
 use crate::underlay::{Receivers, Underlay};
 
 use super::filter::Filter;
+use super::security::Security;
 
 /// For how long what ovs-vswitchd has said last holds without it: as long as the programs go on
 /// without a daemon.
@@ -165,9 +166,14 @@ pub(super) struct Follower {
     pub(super) plan: Plan,
     pub(super) applied: Applied,
     pub(super) filter: Filter,
+    pub(super) security: Security,
     switched_off: BTreeSet<String>,
     refused: BTreeMap<(u32, IfIndex), String>,
     ids: TunnelIds,
+    /// FDB entries that changed and were not brought in line yet.
+    changed: Vec<(IfIndex, FdbKey)>,
+    /// Entries found the `fdb` map full.
+    full: bool,
     /// The maps say what the host says, as far as is known.
     in_line: bool,
     /// Changes may have been missed.
@@ -182,7 +188,10 @@ impl Follower {
         host: Host,
         mut datapath: Datapath,
         settings: Accelerate,
+        security: Security,
     ) -> Result<Self> {
+        let security =
+            security.adopt(&datapath).context("cannot read the maps of port security")?;
         let filter = Filter::start(settings.xdp, &mut datapath)
             .context("cannot set up the filter on the uplinks")?;
         let applied = Applied::adopt(datapath.tables()).context("cannot read the pinned maps")?;
@@ -194,9 +203,12 @@ impl Follower {
             plan: Plan::default(),
             applied,
             filter,
+            security,
             switched_off: BTreeSet::new(),
             refused: BTreeMap::new(),
             ids,
+            changed: Vec::new(),
+            full: false,
             in_line: false,
             lost: false,
             leased: false,
@@ -223,32 +235,55 @@ impl Follower {
 
     /// Brings the maps in line with a change.
     pub(super) async fn follow(&mut self, change: Change) -> Result<()> {
+        // What could not be brought in line before needs more than this change.
+        let mut plan_stands = self.in_line;
+        match change.0 {
+            Event::Bridges(Changes { topology, fdb }) => {
+                self.changed.extend(fdb);
+                plan_stands &= !topology;
+            }
+            Event::Underlay | Event::Rules | Event::Receivers => plan_stands = false,
+        }
         if self.lost {
             return self.resync().await;
         }
-        match change.0 {
-            // What could not be brought in line before needs more than this change.
-            Event::Bridges(Changes { topology: false, fdb }) if self.in_line => {
-                self.in_line = false;
-                let bridges = self.host.bridges.bridges();
-                if !self.plan.serves(bridges, &fdb) {
-                    return self.replan().await;
-                }
-                self.applied
-                    .fdb_changed(self.datapath.tables_mut(), &self.plan, bridges, &fdb)
-                    .context("cannot update the FDB map")?;
-                self.in_line = true;
-                Ok(())
-            }
-            Event::Bridges(_) | Event::Underlay | Event::Rules | Event::Receivers => {
-                self.replan().await
-            }
+        self.in_line = false;
+        let bridges = self.host.bridges.bridges();
+        if !plan_stands || !self.plan.serves(bridges, &self.changed) {
+            return self.replan().await;
         }
+        // What fails is no longer a matter of single entries: then all are looked at.
+        let changed = std::mem::take(&mut self.changed);
+        self.applied
+            .fdb_changed(self.datapath.tables_mut(), &self.plan, bridges, &changed)
+            .context("cannot update the FDB map")?;
+        self.security.fdb_changed(bridges, &changed, &mut self.datapath)?;
+        self.warn_of_full_map();
+        self.in_line = true;
+        Ok(())
+    }
+
+    /// Says once that entries found the map full. `status` says which.
+    fn warn_of_full_map(&mut self) {
+        let full = self.applied.refused() > 0;
+        if full && !self.full {
+            tracing::warn!(
+                "the fdb map is full: {} stations stay on the slow path; raise accelerate.fdb_capacity",
+                self.applied.refused()
+            );
+        }
+        self.full = full;
     }
 
     /// Reads everything again, for what was not announced, and tries again what was refused.
     pub(super) async fn resync(&mut self) -> Result<()> {
-        self.host.bridges.resync().await.context("cannot read the bridges")?;
+        // Long forwarding tables are read beside everything else, unless nothing is known for sure.
+        let changes = match self.lost {
+            true => self.host.bridges.resync().await,
+            false => self.host.bridges.refresh().await,
+        };
+        let changes = changes.context("cannot read the bridges")?;
+        self.changed.extend(changes.fdb);
         self.host.underlay.resync().await.context("cannot read the underlay")?;
         if let Some(receivers) = &mut self.host.receivers {
             receivers.read().await.context("cannot read the host's tunnel devices")?;
@@ -263,6 +298,7 @@ impl Follower {
     pub(super) fn lose_track(&mut self) {
         self.in_line = false;
         self.lost = true;
+        self.applied.distrust();
     }
 
     /// Whether the maps say what the host says.
@@ -307,14 +343,28 @@ impl Follower {
         self.host.focus().await?;
         // Others may have taken our filters from a device with theirs.
         self.datapath.check_attachments().context("cannot look after the programs")?;
+        // Whatever becomes of the fast path.
+        let bridges = self.host.bridges.bridges();
+        self.security.plan(bridges);
+        self.security.apply(bridges, &mut self.datapath).context("cannot secure the ports")?;
         self.make_plan();
         if self.attach() {
             // What refused a program stands in the way of its bridge's traffic.
             self.make_plan();
         }
+        let changed = std::mem::take(&mut self.changed);
+        let bridges = self.host.bridges.bridges();
+        let begun = Instant::now();
         self.applied
-            .replan(self.datapath.tables_mut(), &self.plan, self.host.bridges.bridges())
+            .replan(self.datapath.tables_mut(), &self.plan, bridges, &changed)
             .context("cannot update the maps")?;
+        let seconds = begun.elapsed().as_secs_f32();
+        tracing::debug!(
+            changed = changed.len(),
+            seconds,
+            "brought the maps in line with a new plan"
+        );
+        self.warn_of_full_map();
         let guards = self.host.guards(&self.plan);
         self.filter.plan(self.host.bridges.bridges(), &self.plan, guards);
         self.filter.apply(&self.plan, &mut self.datapath).context("cannot update the filter")?;

@@ -3,6 +3,7 @@
 mod filter;
 mod follower;
 mod report;
+mod security;
 mod sizes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,6 +26,7 @@ use crate::mirror::TunnelIds;
 use crate::plugin::{self, Plugin};
 use filter::Filter;
 use follower::{Follower, Host};
+use security::Security;
 
 /// How often everything is read again, for what the kernel does not announce.
 const RESYNC: Duration = Duration::from_secs(30);
@@ -59,7 +61,9 @@ pub struct RunOptions {
 
 /// Why the loop ends.
 enum End {
-    /// Detach and leave the traffic to the bridges.
+    /// Detach and leave the traffic to the bridges, whose ports stay secured.
+    Stop,
+    /// Detach everything.
     Down,
     /// Leave everything attached for the next daemon.
     Handover,
@@ -91,8 +95,10 @@ pub async fn run(options: RunOptions) -> Result<()> {
     let settings = options.config.accelerate.clone();
     let host = Host::open(&options.ovs_rundirs, &settings).await?;
     let lease = Duration::from_secs(u64::from(settings.lease_seconds));
-    let datapath = Datapath::open(lock, settings.fdb_capacity, options.hook)?;
-    let mut follower = Follower::start(host, datapath, settings).await?;
+    let ports = options.config.ports.clone();
+    let datapath = Datapath::open(lock, settings.fdb_capacity, options.hook, !ports.is_empty())?;
+    let security = Security::new(ports, options.state.clone(), settings.fdb_capacity);
+    let mut follower = Follower::start(host, datapath, settings, security).await?;
     // The datapath does without.
     let keeper = Keeper::start(&options.state)
         .inspect_err(|error| {
@@ -116,8 +122,8 @@ pub async fn run(options: RunOptions) -> Result<()> {
             // changes must not keep the rest waiting.
             biased;
             _ = renewal.tick() => follower.renew_lease(),
-            _ = terminate.recv() => break End::Down,
-            _ = interrupt.recv() => break End::Down,
+            _ = terminate.recv() => break End::Stop,
+            _ = interrupt.recv() => break End::Stop,
             _ = resync.tick() => follower.resync().await,
             Some(request) = requests.recv() => {
                 match answer(&mut follower, request, &options.state).await {
@@ -150,9 +156,16 @@ pub async fn run(options: RunOptions) -> Result<()> {
     drop(plugin);
     drop(keeper);
     server.shutdown().await;
-    if let End::Down = end {
+    if !matches!(end, End::Handover) {
         let Follower { host, datapath, .. } = follower;
-        let detached = datapath.close();
+        let detached = match end {
+            End::Stop => datapath.close_but_security().inspect(|secured| {
+                if *secured > 0 {
+                    tracing::info!("{secured} ports stay secured: `ovs-loader down` ends that");
+                }
+            }),
+            _ => datapath.close().map(|()| 0),
+        };
         let released = host.underlay.release().await;
         detached?;
         released.context("cannot give the neighbours back")?;
@@ -173,6 +186,9 @@ fn plugin(options: &RunOptions) -> Result<Option<Plugin>> {
         control: options.socket.clone(),
         engine: config.socket.clone().unwrap_or_else(|| docker::DEFAULT_SOCKET.into()),
         rundirs: options.ovs_rundirs.clone(),
+        answer: config
+            .answer_ms
+            .map_or(plugin::DEFAULT_ANSWER, |ms| Duration::from_millis(ms.into())),
     };
     tracing::info!("serving Docker's networks at {}", places.socket.display());
     Ok(Some(Plugin::start(places)?))
@@ -260,6 +276,8 @@ fn view<'a>(follower: &'a Follower, state: &Path) -> report::View<'a> {
         bridges: follower.host.bridges.bridges(),
         plan: &follower.plan,
         applied: Some(&follower.applied),
+        secured: &follower.security.secured,
+        tables: Some(follower.datapath.security()),
     }
 }
 
@@ -274,12 +292,13 @@ fn containers(state: &Path) -> BTreeMap<String, String> {
 
 fn status(follower: &Follower, state: &Path) -> Status {
     let Host { bridges, underlay, rules, .. } = &follower.host;
-    let warnings = report::warnings(
+    let mut warnings = report::warnings(
         bridges.bridges(),
         &follower.plan,
         rules.facts(),
         underlay.unprovable_rules(),
     );
+    warnings.extend(report::missing_ports(&follower.security.secured));
     view(follower, state).status(follower.settings.lease_seconds, warnings, &follower.filter)
 }
 
@@ -287,18 +306,33 @@ fn status(follower: &Follower, state: &Path) -> Status {
 ///
 /// # Errors
 /// Where the host can't be read.
-pub async fn check(config: &Config, ovs_rundirs: &[PathBuf], hook: Hook) -> Result<Status> {
+pub async fn check(
+    config: &Config,
+    ovs_rundirs: &[PathBuf],
+    state: &Path,
+    hook: Hook,
+) -> Result<Status> {
     let settings = &config.accelerate;
     let mut host = Host::open_read_only(ovs_rundirs, settings).await?;
     host.focus().await?;
     let (off, own, refused) = (BTreeSet::new(), BTreeSet::new(), BTreeMap::new());
     let plan = host.plan(settings, hook, &off, &own, &refused, &mut TunnelIds::default());
     let bridges = host.bridges.bridges();
-    let warnings =
+    let mut warnings =
         report::warnings(bridges, &plan, host.rules.facts(), host.underlay.unprovable_rules());
+    let mut security = Security::new(config.ports.clone(), state.to_owned(), settings.fdb_capacity);
+    security.plan(bridges);
+    warnings.extend(report::missing_ports(&security.secured));
     let mut filter = Filter::for_report(settings.xdp);
     filter.plan(bridges, &plan, host.guards(&plan));
-    let view = report::View { bridges, plan: &plan, applied: None, containers: BTreeMap::new() };
+    let view = report::View {
+        bridges,
+        plan: &plan,
+        applied: None,
+        secured: &security.secured,
+        tables: None,
+        containers: BTreeMap::new(),
+    };
     Ok(view.status(settings.lease_seconds, warnings, &filter))
 }
 

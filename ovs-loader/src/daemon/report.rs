@@ -8,12 +8,13 @@ use ovs_ebpf_common::abi::{self, Program};
 
 use super::sizes;
 use crate::api::report::{
-    BridgeStatus, Fast, FdbCount, FdbEntry, FdbReport, FlowStatus, PortStatus, Source, Stats,
-    Status, Traffic, Tunnel, TunnelReport, TunnelStatus, UplinkStatus, Why, XdpStatus,
+    BridgeStatus, Fast, FdbCount, FdbEntry, FdbReport, FlowStatus, PortSecurity, PortStatus,
+    Source, Stats, Status, Traffic, Tunnel, TunnelReport, TunnelStatus, UplinkStatus, Why,
+    XdpStatus,
 };
 use crate::bridge::model::{self, AllBridges, Bridge, BridgeKind, Device, Encap, FdbKey, FdbKind};
-use crate::datapath::Tables;
-use crate::mirror::{Applied, BridgePlan, Plan, TunnelPlan, entry};
+use crate::datapath::{SecurityTables, Tables};
+use crate::mirror::{Applied, BridgePlan, Plan, Secured, SecuredPort, TunnelPlan, Way, entry};
 use crate::rules::HostRules;
 
 use super::filter::Filter;
@@ -24,6 +25,10 @@ pub(super) struct View<'a> {
     pub(super) plan: &'a Plan,
     /// What is in the maps; `None` without a daemon.
     pub(super) applied: Option<&'a Applied>,
+    /// The ports that are limited.
+    pub(super) secured: &'a Secured,
+    /// Where is counted what they are kept from; `None` without a daemon.
+    pub(super) tables: Option<&'a SecurityTables>,
     /// The containers' names by their ports.
     pub(super) containers: BTreeMap<String, String>,
 }
@@ -112,6 +117,7 @@ impl View<'_> {
                     },
                     accelerated: why.is_empty(),
                     why,
+                    security: self.security(port.ifindex),
                 }
             })
             .collect();
@@ -133,15 +139,31 @@ impl View<'_> {
         }
     }
 
+    fn security(&self, ifindex: model::IfIndex) -> Option<PortSecurity> {
+        let port @ SecuredPort { macs, addresses, flood_limit, why, .. } =
+            self.secured.ports.get(&ifindex)?;
+        let refused = |why: &model::Why| why.reason == ovs_ebpf_common::Reason::AttachFailed;
+        Some(PortSecurity {
+            enforced: port.is_possible() && !why.iter().any(refused),
+            macs: macs.iter().map(ToString::to_string).collect(),
+            addresses: addresses.iter().copied().collect(),
+            flood_limit: *flood_limit,
+            discarded: self.tables.map_or(0, |tables| tables.discarded(ifindex)),
+            why: whys(why),
+        })
+    }
+
     fn entry(&self, bridge: &Bridge, key: &FdbKey) -> FdbEntry {
         let entry = &bridge.fdb[key];
         let why = self.decide(bridge, key);
         let port = bridge.ports.get(&entry.port);
         let remote = port.and_then(|port| match &port.device {
-            Device::Tunnel(tunnel) => match tunnel.remotes_of(key.mac) {
-                [remote] => Some(remote.address),
-                _ => None,
-            },
+            Device::Tunnel(tunnel) => {
+                match tunnel.remotes_of(key.mac, port.vlans.vni(key.vlan).ok()?) {
+                    [remote] => Some(remote.address),
+                    _ => None,
+                }
+            }
             _ => None,
         });
         FdbEntry {
@@ -190,7 +212,7 @@ fn tunnels_of<'a>(
         else {
             return Vec::new();
         };
-        let status = |remote, way: Option<&TunnelPlan>| {
+        let status = |to: Option<Way>, way: Option<&TunnelPlan>| {
             let path = way.and_then(|way| way.path.as_ref());
             let ready = way.and_then(|way| way.entry.as_ref()).filter(|_| path.is_some());
             let why = whys(way.map_or(&port_plan.why, |way| &way.why));
@@ -198,8 +220,8 @@ fn tunnels_of<'a>(
                 name: port.name.clone(),
                 encap: tunnel.encap.name().to_owned(),
                 local: path.map(|path| path.local).or(tunnel.local),
-                remote,
-                key: tunnel.key_out,
+                remote: to.map(|to| to.remote),
+                key: to.and_then(|to| to.vni).or(tunnel.key_out),
                 dst_port: (tunnel.encap == Encap::Vxlan).then_some(tunnel.dst_port),
                 uplink: path.map(|path| path.uplink_name.clone()),
                 next_hop: path.map(|path| path.next_hop),
@@ -210,7 +232,7 @@ fn tunnels_of<'a>(
         };
         let ways = port_plan.tunnels.iter().flatten();
         let mut tunnels: Vec<_> =
-            ways.map(|(remote, way)| (status(Some(*remote), Some(way)), Some(way))).collect();
+            ways.map(|(to, way)| (status(Some(*to), Some(way)), Some(way))).collect();
         if tunnels.is_empty() {
             let mut status = status(None, None);
             status.why.push(Why::from(&model::Why::from(ovs_ebpf_common::Reason::NoRemote)));
@@ -261,6 +283,7 @@ pub(super) fn stats(tables: &Tables) -> Result<Stats> {
         uplink_ingress: traffic(Program::UplinkIngress)?,
     };
     traffic(Program::UplinkXdp)?;
+    traffic(Program::PortSecurity)?;
     let sources = tables.sources().context("cannot read the filter's sources")?;
     let mut sources: Vec<_> = sources
         .into_iter()
@@ -307,6 +330,12 @@ pub(super) fn warnings<'a>(
     }
     warnings.extend(sizes::warnings(bridges, plan));
     warnings
+}
+
+/// Ports that are to be secured, and are not there.
+pub(super) fn missing_ports(secured: &Secured) -> impl Iterator<Item = String> + '_ {
+    let missing = secured.missing.iter();
+    missing.map(|name| format!("no bridge has the port {name}, which is to be secured"))
 }
 
 /// The names of all bridges, for an error message.

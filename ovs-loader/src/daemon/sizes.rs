@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ovs_ebpf_common::abi::TunnelKind;
 
-use crate::bridge::model::{AllBridges, Bridge, Device};
+use crate::bridge::model::{AllBridges, Bridge, Device, Port};
 use crate::mirror::{BridgePlan, Plan};
 
 /// How many ports a warning names.
@@ -20,8 +20,8 @@ struct Narrowest<'a> {
     fits: u32,
 }
 
-/// One warning for each accelerated bridge that has veths with a larger MTU than what the underlay
-/// leaves of its own for a tunnel's packets.
+/// One warning for each accelerated bridge that has veths whose containers send larger packets than
+/// what the underlay leaves of its MTU for a tunnel's.
 pub(super) fn warnings(bridges: AllBridges<'_>, plan: &Plan) -> Vec<String> {
     bridges
         .iter()
@@ -31,18 +31,27 @@ pub(super) fn warnings(bridges: AllBridges<'_>, plan: &Plan) -> Vec<String> {
             let larger: Vec<_> = bridge
                 .ports
                 .values()
-                .filter(|port| matches!(port.device, Device::Veth(_)) && port.mtu > narrowest.fits)
-                .map(|port| (port.name.as_str(), port.mtu))
+                .filter_map(|port| Some((port.name.as_str(), sent(port)?)))
+                .filter(|(_, mtu)| *mtu > narrowest.fits)
                 .collect();
             (!larger.is_empty()).then(|| sentence(&bridge.name, &larger, &narrowest))
         })
         .collect()
 }
 
+/// The size of the largest packets that come out of a veth, in bytes: each of its ends has an MTU, and
+/// the kernel forwards nothing larger than the nearer one's (`__is_skb_forwardable`).
+fn sent(port: &Port) -> Option<u32> {
+    match port.device {
+        Device::Veth(peer) => Some(peer.map_or(port.mtu, |peer| peer.mtu.min(port.mtu))),
+        _ => None,
+    }
+}
+
 fn narrowest<'a>(bridge: &'a Bridge, plan: &'a BridgePlan) -> Option<Narrowest<'a>> {
     let ways = plan.ports.iter().flat_map(|(ifindex, port)| {
         let name = bridge.ports.get(ifindex).map_or("", |port| &port.name);
-        port.tunnels.iter().flatten().map(move |(remote, way)| (name, remote, way))
+        port.tunnels.iter().flatten().map(move |(to, way)| (name, to.remote, way))
     });
     let found = ways.filter_map(|(tunnel, remote, way)| {
         let path = way.path.as_ref()?;
@@ -52,7 +61,7 @@ fn narrowest<'a>(bridge: &'a Bridge, plan: &'a BridgePlan) -> Option<Narrowest<'
         let overhead = kind.header_len() as u32;
         Some(Narrowest {
             tunnel,
-            remote: *remote,
+            remote,
             uplink: &path.uplink_name,
             underlay: path.mtu,
             fits: path.mtu.saturating_sub(overhead),
@@ -72,7 +81,7 @@ fn sentence(bridge: &str, larger: &[(&str, u32)], way: &Narrowest<'_>) -> String
     let overhead = underlay - fits;
     let largest = larger.iter().map(|(_, mtu)| *mtu).max().unwrap_or_default();
     format!(
-        "{bridge}: the MTU of {ports} is above the {fits} bytes that {tunnel} to {remote} takes \
+        "{bridge}: the MTU behind {ports} is above the {fits} bytes that {tunnel} to {remote} takes \
          ({uplink} has {underlay}, the headers need {overhead}), and larger packets pass the bridge: \
          set the containers' MTU to {fits}, or the underlay's to {}",
         largest + overhead
@@ -95,10 +104,10 @@ mod tests {
         let ports = [("a", 1500), ("b", 1450), ("c", 9000), ("d", 1500), ("e", 1431)];
         assert_eq!(
             sentence("br-ex", &ports, &way),
-            "br-ex: the MTU of a (1500), b (1450), c (9000) and 2 more is above the 1430 bytes that \
+            "br-ex: the MTU behind a (1500), b (1450), c (9000) and 2 more is above the 1430 bytes that \
              vxlan0 to 2001:db8::2 takes (eth0 has 1500, the headers need 70), and larger packets pass \
              the bridge: set the containers' MTU to 1430, or the underlay's to 9070"
         );
-        assert!(sentence("br-ex", &ports[..1], &way).contains("the MTU of a (1500) is above"));
+        assert!(sentence("br-ex", &ports[..1], &way).contains("the MTU behind a (1500) is above"));
     }
 }

@@ -1,5 +1,5 @@
 //! Where the programs are attached: on each device last on its ingress hook, so that other programs
-//! and filters there run first.
+//! and filters there run first; port security alone before them, since none may go around it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -117,13 +117,22 @@ impl Attachments {
         Ok(())
     }
 
-    /// Detaches everything.
-    pub(super) fn clear(&mut self) {
-        for program in Program::TC {
+    /// The devices that a program is attached to.
+    pub(super) fn devices(&self, program: Program) -> BTreeSet<IfIndex> {
+        self.attached.get(&(program as u32)).cloned().unwrap_or_default()
+    }
+
+    /// Detaches some programs.
+    pub(super) fn clear(&mut self, programs: &[Program]) {
+        for &program in programs {
             for ifindex in self.attached.remove(&(program as u32)).unwrap_or_default() {
                 self.way.detach(program, ifindex);
             }
         }
+    }
+
+    /// Removes what attaching needed on the devices, when all is detached.
+    pub(super) fn release(&mut self) {
         self.way.release();
     }
 }

@@ -21,8 +21,10 @@ use crate::bridge::model::IfIndex;
 use crate::rules::netlink::{Dumper, push_attribute};
 use crate::rules::tc::{self, PARENT_EGRESS, PARENT_INGRESS, TCA_KIND, Tcmsg};
 
-/// `tc`'s `pref`: the last there is, so that all other filters run first.
+/// `tc`'s `pref` of the programs that forward: the last there is, so that all other filters run first.
 pub(crate) const PRIORITY: u32 = 0xffff;
+/// That of port security: the first.
+const FIRST_PRIORITY: u32 = 1;
 
 const RTM_NEWQDISC: u16 = 36;
 const RTM_DELQDISC: u16 = 37;
@@ -54,10 +56,25 @@ fn handle(program: Program) -> u32 {
     program as u32 + 1
 }
 
-/// Which program's filter it is, of all filters with [`PRIORITY`] on an ingress.
-pub(crate) fn program_of(filter_handle: u32, filter_name: &str) -> Option<Program> {
-    let own =
-        |program: &Program| handle(*program) == filter_handle && name(*program) == filter_name;
+fn priority(program: Program) -> u32 {
+    match program {
+        Program::PortSecurity => FIRST_PRIORITY,
+        _ => PRIORITY,
+    }
+}
+
+/// Whether it is the priority of one of these programs' filters.
+pub(crate) fn is_own_priority(priority: u32) -> bool {
+    Program::TC.into_iter().any(|program| self::priority(program) == priority)
+}
+
+/// Which program's filter it is, of all `bpf` filters on an ingress.
+pub(crate) fn program_of(priority: u32, handle: u32, name: &str) -> Option<Program> {
+    let own = |program: &Program| {
+        let program = *program;
+        (self::priority(program), self::handle(program)) == (priority, handle)
+            && self::name(program) == name
+    };
     Program::TC.into_iter().find(own)
 }
 
@@ -224,7 +241,7 @@ impl Attach for Filters {
 
 /// The place of a program's filter.
 fn filter(program: Program, ifindex: IfIndex) -> Tcmsg {
-    let info = PRIORITY << 16 | u32::from(ETH_P_ALL.to_be());
+    let info = priority(program) << 16 | u32::from(ETH_P_ALL.to_be());
     Tcmsg { ifindex, handle: handle(program), parent: PARENT_INGRESS, info }
 }
 

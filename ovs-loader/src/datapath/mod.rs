@@ -6,12 +6,14 @@
 //! fast while it restarts; the next one adopts them in place.
 
 mod attach;
+mod batch;
 pub(crate) mod clsact;
 mod events;
 #[cfg(feature = "log")]
 mod log;
 mod pins;
 mod probe;
+mod security;
 mod tables;
 mod tcx;
 mod verify;
@@ -28,10 +30,12 @@ use ovs_ebpf_common::abi::{self, Program};
 use crate::bridge::model::{IfIndex, Why};
 use attach::Attachments;
 pub use attach::Hook;
+pub use batch::Written;
 use clsact::Filters;
 pub use events::Events;
 pub use pins::{Error as PinError, Lock};
 pub use probe::decap_l3;
+pub use security::SecurityTables;
 pub use tables::{Counters, Error as TableError, Tables};
 use tcx::Links;
 pub use verify::verified;
@@ -41,10 +45,11 @@ pub use verify::verified;
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ovs-ebpf.o"));
 
 /// The maps of the object, each pinned under its name.
-const MAPS: [&str; 12] = [
+const MAPS: [&str; 16] = [
     "control",
     "ports",
     "fdb",
+    "doubts",
     "tunnels",
     "tunnel_index",
     "tunnel_index6",
@@ -54,6 +59,9 @@ const MAPS: [&str; 12] = [
     "guards",
     "xdp_uplinks",
     "xdp_sources",
+    "security",
+    "allowed",
+    "stations",
 ];
 
 /// Why the kernel side could not be set up.
@@ -90,6 +98,7 @@ pub enum Error {
 pub struct Datapath {
     ebpf: Ebpf,
     tables: Tables,
+    security: SecurityTables,
     events: Events,
     hook: Hook,
     attachments: Attachments,
@@ -105,9 +114,12 @@ impl Datapath {
     /// daemon left there: maps with their contents, and attachments, whose programs are replaced. To
     /// be called within a tokio runtime.
     ///
+    /// Port security is loaded where ports are to be `secured`, or an earlier daemon secured some: the
+    /// verifier has a third of its work with it.
+    ///
     /// # Errors
     /// See [`Error`]. Nothing that was attached before is detached then.
-    pub fn open(lock: Lock, fdb_capacity: u32, hook: Hook) -> Result<Self, Error> {
+    pub fn open(lock: Lock, fdb_capacity: u32, hook: Hook, secured: bool) -> Result<Self, Error> {
         if OBJECT.is_empty() {
             return Err(Error::NoObject);
         }
@@ -120,21 +132,28 @@ impl Datapath {
         let mut attachments =
             Attachments::new(hook, lock.directory(), &directory).map_err(Error::Filters)?;
         let mut program_ids = BTreeSet::new();
-        for program in Program::TC {
+        let secured = secured || pins::has_program(&directory, Program::PortSecurity);
+        let idle = |program: &Program| *program == Program::PortSecurity && !secured;
+        for program in Program::TC.into_iter().filter(|program| !idle(program)) {
             let classifier = classifier(&mut ebpf, program.name());
             let fail = |source| Error::Program { program: program.name(), source };
             verified(|| classifier.load()).map_err(fail)?;
-            program_ids.insert(classifier.info().map_err(fail)?.id());
+            // What runs between port security and the fast path does not miss what that forwards.
+            if Program::FORWARDING.contains(&program) {
+                program_ids.insert(classifier.info().map_err(fail)?.id());
+            }
             pins::replace_program(&directory, program, |path| classifier.pin(path))?;
             attachments.adopt(program, classifier);
         }
         let filters = xdp::Links::new(&directory);
         let tables = Tables::take(&mut ebpf)?;
+        let security = SecurityTables::take(&mut ebpf)?;
         let events = Events::new(tables::take(&mut ebpf, "events")?)
             .map_err(|error| tables::error("watch", "events")(MapError::IoError(error)))?;
         Ok(Self {
             ebpf,
             tables,
+            security,
             events,
             hook,
             attachments,
@@ -154,6 +173,17 @@ impl Datapath {
     /// The maps, to be written.
     pub fn tables_mut(&mut self) -> &mut Tables {
         &mut self.tables
+    }
+
+    /// The maps of port security.
+    #[must_use]
+    pub fn security(&self) -> &SecurityTables {
+        &self.security
+    }
+
+    /// The maps of port security, to be written.
+    pub fn security_mut(&mut self) -> &mut SecurityTables {
+        &mut self.security
     }
 
     /// What the programs tell of.
@@ -228,7 +258,7 @@ impl Datapath {
         self.hook
     }
 
-    /// The kernel's ids of the loaded programs.
+    /// The kernel's ids of the loaded programs that forward.
     #[must_use]
     pub fn program_ids(&self) -> &BTreeSet<u32> {
         &self.program_ids
@@ -254,8 +284,26 @@ impl Datapath {
     /// # Errors
     /// Where a pin could not be removed: all others are.
     pub fn close(mut self) -> Result<(), Error> {
-        self.attachments.clear();
+        self.attachments.clear(&Program::TC);
+        self.attachments.release();
         Ok(pins::remove_version(&self.directory)?)
+    }
+
+    /// Detaches everything but port security from the secured ports, and leaves its maps for the next
+    /// daemon; where no port is secured, as [`Self::close`]. Gives how many are.
+    ///
+    /// # Errors
+    /// As [`Self::close`], or where the lease can't be ended.
+    pub fn close_but_security(mut self) -> Result<usize, Error> {
+        let secured = self.attachments.devices(Program::PortSecurity).len();
+        if secured == 0 {
+            self.close()?;
+            return Ok(0);
+        }
+        self.attachments.clear(&Program::FORWARDING);
+        self.filters.remove_all();
+        self.tables.renew_lease(std::time::Duration::ZERO)?;
+        Ok(secured)
     }
 }
 
@@ -281,7 +329,8 @@ fn load(directory: &Path, fdb_capacity: u32) -> Result<Ebpf, Error> {
     let decap_l3 = u8::from(probe::decap_l3()?);
     let mut loader = EbpfLoader::new();
     loader.override_global("DECAP_L3", &decap_l3, true);
-    loader.verifier_log_level(VerifierLogLevel::DISABLE).map_max_entries("fdb", fdb_capacity);
+    loader.verifier_log_level(VerifierLogLevel::DISABLE);
+    loader.map_max_entries("fdb", fdb_capacity).map_max_entries("stations", fdb_capacity);
     for map in MAPS {
         loader.map_pin_path(map, directory.join(map));
     }

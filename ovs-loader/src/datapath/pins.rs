@@ -9,10 +9,11 @@ use aya::maps::{MapInfo, MapType};
 use aya::pin::PinError;
 use nix::fcntl::{Flock, FlockArg};
 use ovs_ebpf_common::abi::{
-    Control, EVENTS_SIZE, FLOW_CAPACITY, FdbKey, FdbValue, Flow, GUARD_CAPACITY, GuardKey,
-    GuardValue, PORT_CAPACITY, PortValue, Program, ProgramCounters, SOURCE_CAPACITY,
-    SourceCounters, SourceKey, TUNNEL_CAPACITY, TunnelCounters, TunnelIndexKey, TunnelIndexKey6,
-    TunnelIndexValue, TunnelValue, UPLINK_CAPACITY, UplinkValue,
+    ALLOWED_CAPACITY, AllowedKey, AllowedValue, Control, DOUBT_CAPACITY, DoubtValue, EVENTS_SIZE,
+    FLOW_CAPACITY, FdbKey, FdbValue, Flow, GUARD_CAPACITY, GuardKey, GuardValue, PORT_CAPACITY,
+    PortValue, Program, ProgramCounters, SOURCE_CAPACITY, SecurityValue, SourceCounters, SourceKey,
+    TUNNEL_CAPACITY, TunnelCounters, TunnelIndexKey, TunnelIndexKey6, TunnelIndexValue,
+    TunnelValue, UPLINK_CAPACITY, UplinkValue,
 };
 
 use super::version_directory;
@@ -142,6 +143,7 @@ fn incompatible(directory: &Path, fdb_capacity: u32) -> Option<&'static str> {
         ("control", MapType::Array, INDEX, size_of::<Control>(), 1),
         ("ports", MapType::Hash, INDEX, size_of::<PortValue>(), PORT_CAPACITY),
         ("fdb", MapType::Hash, size_of::<FdbKey>(), size_of::<FdbValue>(), fdb_capacity as usize),
+        ("doubts", MapType::LruHash, size_of::<FdbKey>(), size_of::<DoubtValue>(), DOUBT_CAPACITY),
         ("flows", MapType::PerCpuArray, INDEX, size_of::<Flow>(), FLOW_CAPACITY),
         ("tunnels", MapType::Array, INDEX, size_of::<TunnelValue>(), TUNNEL_CAPACITY),
         (
@@ -176,6 +178,21 @@ fn incompatible(directory: &Path, fdb_capacity: u32) -> Option<&'static str> {
             size_of::<SourceCounters>(),
             SOURCE_CAPACITY,
         ),
+        ("security", MapType::Hash, INDEX, size_of::<SecurityValue>(), PORT_CAPACITY),
+        (
+            "allowed",
+            MapType::Hash,
+            size_of::<AllowedKey>(),
+            size_of::<AllowedValue>(),
+            ALLOWED_CAPACITY,
+        ),
+        (
+            "stations",
+            MapType::Hash,
+            size_of::<FdbKey>(),
+            size_of::<AllowedValue>(),
+            fdb_capacity as usize,
+        ),
     ];
     expected.into_iter().find_map(|(name, kind, key, value, entries)| {
         let pin = directory.join(name);
@@ -200,6 +217,11 @@ pub(super) fn replace_program(
     remove_program(directory, program)?;
     let path = directory.join(program.name());
     pin(&path).map_err(|source| Error::Pin { path, source })
+}
+
+/// Whether an earlier daemon has pinned this program.
+pub(super) fn has_program(directory: &Path, program: Program) -> bool {
+    directory.join(program.name()).exists()
 }
 
 pub(super) fn remove_program(directory: &Path, program: Program) -> Result<(), Error> {

@@ -15,6 +15,7 @@ use ovs_ebpf_common::abi::{
 };
 use ovs_ebpf_common::{PACKET_REASONS, Reason};
 
+use super::batch::{BATCH, BatchMap, Written};
 use crate::bridge::model::IfIndex;
 
 /// A map could not be read or written.
@@ -60,8 +61,10 @@ pub struct Counters {
 /// The maps.
 pub struct Tables {
     control: Array<MapData, Control>,
+    /// The last one written.
+    generation: u64,
     ports: HashMap<MapData, u32, PortValue>,
-    fdb: HashMap<MapData, FdbKey, FdbValue>,
+    fdb: BatchMap<FdbKey, FdbValue>,
     tunnels: Array<MapData, TunnelValue>,
     tunnel_index: HashMap<MapData, TunnelIndexKey, TunnelIndexValue>,
     tunnel_index6: HashMap<MapData, TunnelIndexKey6, TunnelIndexValue>,
@@ -76,8 +79,10 @@ impl Tables {
     pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, Error> {
         Ok(Self {
             control: take(ebpf, "control")?,
+            // More than any daemon before has written: none makes one every nanosecond.
+            generation: u64::try_from(monotonic().as_nanos()).unwrap_or(u64::MAX),
             ports: take(ebpf, "ports")?,
-            fdb: take(ebpf, "fdb")?,
+            fdb: BatchMap::take(ebpf, "fdb")?,
             tunnels: take(ebpf, "tunnels")?,
             tunnel_index: take(ebpf, "tunnel_index")?,
             tunnel_index6: take(ebpf, "tunnel_index6")?,
@@ -94,8 +99,7 @@ impl Tables {
     /// # Errors
     /// See [`Error`].
     pub fn renew_lease(&mut self, lease: Duration) -> Result<(), Error> {
-        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
-        let deadline = if lease.is_zero() { Duration::ZERO } else { now + lease };
+        let deadline = if lease.is_zero() { Duration::ZERO } else { monotonic() + lease };
         let deadline = u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX);
         self.set_control(|control| control.lease_deadline = deadline)
     }
@@ -104,7 +108,7 @@ impl Tables {
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn vxlan_ports(&self) -> Result<[[u8; 2]; VXLAN_PORTS], Error> {
+    pub fn vxlan_ports(&self) -> Result<[u16; VXLAN_PORTS], Error> {
         self.control.get(&0, 0).map(|control| control.vxlan_ports).map_err(error("read", "control"))
     }
 
@@ -112,13 +116,17 @@ impl Tables {
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn set_vxlan_ports(&mut self, ports: [[u8; 2]; VXLAN_PORTS]) -> Result<(), Error> {
+    pub fn set_vxlan_ports(&mut self, ports: [u16; VXLAN_PORTS]) -> Result<(), Error> {
         self.set_control(|control| control.vxlan_ports = ports)
     }
 
+    /// Each time with a new generation: a program may have forgotten all flows since the last one was
+    /// written, and they must not come back.
     fn set_control(&mut self, change: impl FnOnce(&mut Control)) -> Result<(), Error> {
         let mut control = self.control.get(&0, 0).map_err(error("read", "control"))?;
         change(&mut control);
+        self.generation += 1;
+        control.generation = self.generation;
         self.control.set(0, control, 0).map_err(error("write", "control"))
     }
 
@@ -135,7 +143,8 @@ impl Tables {
     /// # Errors
     /// See [`Error`].
     pub fn set_port(&mut self, ifindex: IfIndex, value: PortValue) -> Result<(), Error> {
-        self.ports.insert(ifindex, value, 0).map_err(error("write", "ports"))
+        self.ports.insert(ifindex, value, 0).map_err(error("write", "ports"))?;
+        self.forget_flows()
     }
 
     /// Removes a port, if it is there.
@@ -143,7 +152,8 @@ impl Tables {
     /// # Errors
     /// See [`Error`].
     pub fn remove_port(&mut self, ifindex: IfIndex) -> Result<(), Error> {
-        absent_is_fine(self.ports.remove(&ifindex)).map_err(error("write", "ports"))
+        absent_is_fine(self.ports.remove(&ifindex)).map_err(error("write", "ports"))?;
+        self.forget_flows()
     }
 
     /// All FDB entries.
@@ -151,32 +161,43 @@ impl Tables {
     /// # Errors
     /// See [`Error`].
     pub fn fdb(&self) -> Result<Vec<(FdbKey, FdbValue)>, Error> {
-        self.fdb.iter().collect::<Result<_, _>>().map_err(error("read", "fdb"))
+        self.fdb.entries()
     }
 
-    /// Adds or replaces an FDB entry.
+    /// Adds or replaces FDB entries, in this order, until the map is full.
     ///
-    /// # Errors
-    /// See [`Error`].
-    pub fn set_fdb(&mut self, key: &FdbKey, value: &FdbValue) -> Result<(), Error> {
-        self.fdb.insert(key, value, 0).map_err(error("write", "fdb"))?;
-        self.forget_flows()
+    /// The programs hear of it batch by batch.
+    pub fn set_fdb(&mut self, entries: &[(FdbKey, FdbValue)]) -> Written<Error> {
+        self.change_fdb(entries, BatchMap::set)
     }
 
-    /// Removes an FDB entry, if it is there.
-    ///
-    /// # Errors
-    /// See [`Error`].
-    pub fn remove_fdb(&mut self, key: &FdbKey) -> Result<(), Error> {
-        absent_is_fine(self.fdb.remove(key)).map_err(error("write", "fdb"))?;
-        self.forget_flows()
+    /// Removes the FDB entries that are there.
+    pub fn remove_fdb(&mut self, keys: &[FdbKey]) -> Written<Error> {
+        self.change_fdb(keys, BatchMap::remove)
     }
 
-    /// Has the programs look everything up in the FDB again, after a change there.
+    fn change_fdb<T>(
+        &mut self,
+        items: &[T],
+        write: impl Fn(&mut BatchMap<FdbKey, FdbValue>, &[T]) -> Written<Error>,
+    ) -> Written<Error> {
+        let mut done = 0;
+        for batch in items.chunks(BATCH) {
+            let written = write(&mut self.fdb, batch);
+            done += written.done;
+            let outcome = written.outcome.and(self.forget_flows());
+            if outcome.is_err() || written.done < batch.len() {
+                return Written { done, outcome };
+            }
+        }
+        Written { done, outcome: Ok(()) }
+    }
+
+    /// Has the programs look everything up again, after a change.
     fn forget_flows(&mut self) -> Result<(), Error> {
-        // They read the generation first and the FDB then; here it is the other way round.
+        // They read the generation first and the tables then; here it is the other way round.
         fence(Ordering::SeqCst);
-        self.set_control(|control| control.generation = control.generation.wrapping_add(1))
+        self.set_control(|_| ())
     }
 
     /// All tunnels in the index.
@@ -213,7 +234,8 @@ impl Tables {
             IndexKey::Ipv6(key) => {
                 self.tunnel_index6.insert(key, value, 0).map_err(error("write", "tunnel_index6"))
             }
-        }
+        }?;
+        self.forget_flows()
     }
 
     /// Removes a tunnel from the index, if it is there.
@@ -226,7 +248,8 @@ impl Tables {
                 .map_err(error("write", "tunnel_index")),
             IndexKey::Ipv6(key) => absent_is_fine(self.tunnel_index6.remove(key))
                 .map_err(error("write", "tunnel_index6")),
-        }
+        }?;
+        self.forget_flows()
     }
 
     /// A tunnel's value.
@@ -383,13 +406,15 @@ pub(super) fn take<M>(ebpf: &mut Ebpf, map: &'static str) -> Result<M, Error>
 where
     M: TryFrom<aya::maps::Map, Error = MapError>,
 {
-    ebpf.take_map(map)
-        .ok_or_else(|| MapError::InvalidName { name: map.to_owned() })
-        .and_then(M::try_from)
-        .map_err(error("find", map))
+    ebpf.take_map(map).ok_or_else(|| missing(map)).and_then(M::try_from).map_err(error("find", map))
 }
 
-fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
+/// A map that the object has not.
+pub(super) fn missing(map: &'static str) -> MapError {
+    MapError::InvalidName { name: map.to_owned() }
+}
+
+pub(super) fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
     match result {
         Err(MapError::KeyNotFound) => Ok(()),
         Err(MapError::SyscallError(syscall))
@@ -399,6 +424,10 @@ fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
         }
         other => other,
     }
+}
+
+fn monotonic() -> Duration {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from)
 }
 
 /// Zeroes for every CPU.

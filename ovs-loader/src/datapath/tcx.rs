@@ -70,7 +70,10 @@ impl Attach for Links {
         let id = classifier.attach_with_options(
             &current,
             TcAttachType::Ingress,
-            TcAttachOptions::TcxOrder(LinkOrder::last()),
+            TcAttachOptions::TcxOrder(match program {
+                Program::PortSecurity => LinkOrder::first(),
+                _ => LinkOrder::last(),
+            }),
         )?;
         let link = into_fd(classifier.take_link(id)?)?;
         let pin = self.pin(program, ifindex);

@@ -4,6 +4,7 @@
 //! One file for each ([`crate::state`]). An attachment is written down before the first of its devices is made and marked as complete after the last, so
 //! that whoever comes next can take away what a killed process had made so far.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io;
 use std::net::IpAddr;
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
 use super::Error;
-use super::spec::{Prefix, Settings};
+use super::spec::{Given, Prefix, Settings};
 use crate::bridge::model::Mac;
 use crate::state::{self, Files};
 
@@ -194,6 +195,18 @@ impl Store {
         };
         all.sort_by_key(key);
         Ok(all)
+    }
+
+    /// What containers were given, by their ports.
+    ///
+    /// # Errors
+    /// See [`Self::load`].
+    pub fn given(&self) -> Result<BTreeMap<String, Given>, Error> {
+        let given = |one: Attachment| {
+            let addresses = one.addresses.iter().map(|prefix| prefix.address).collect();
+            (one.port, Given { mac: one.mac, addresses })
+        };
+        Ok(self.load()?.into_iter().map(given).collect())
     }
 
     /// Waits for the right to change attachments. Makes the directory if it is missing.

@@ -29,6 +29,15 @@ pub struct Prefix {
     pub length: u8,
 }
 
+/// What a container's interface was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// Its MAC.
+    pub mac: Mac,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
 impl Prefix {
     /// Whether an address is in the same network.
     #[must_use]

@@ -1,17 +1,21 @@
 //! From a plan to map updates: only what differs, in an order that leaves a packet either its old
 //! way, its new way or the bridge.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use ovs_ebpf_common::abi::{
     FdbFlags, FdbKey, FdbValue, IndexKey, PortValue, TunnelFlags, TunnelIndexValue, TunnelPath,
     TunnelValue, VXLAN_PORTS,
 };
 
-use super::entry;
+use super::entry::{self, Basis};
+use super::held::{self, Held};
 use super::maps::{MapReader, MapWriter};
 use super::plan::Plan;
 use crate::bridge::model::{self, AllBridges, IfIndex};
+
+/// How many FDB entries are gone through before the maps are written to.
+const BATCH: usize = 4096;
 
 /// What the maps say, as far as this daemon or the one it adopted wrote it.
 #[derive(Debug, Default)]
@@ -19,11 +23,11 @@ pub struct Applied {
     ports: BTreeMap<IfIndex, PortValue>,
     tunnels: BTreeMap<u32, TunnelValue>,
     index: BTreeMap<IndexKey, TunnelIndexValue>,
-    fdb: HashMap<FdbKey, FdbValue>,
-    vxlan_ports: [[u8; 2]; VXLAN_PORTS],
-    refused: BTreeSet<FdbKey>,
-    /// The last call did all it had to.
-    settled: bool,
+    fdb: Held,
+    vxlan_ports: [u16; VXLAN_PORTS],
+    /// What the FDB entries were decided by, bridge by bridge; `None` where the last call did not do
+    /// all it had to.
+    bases: Option<BTreeMap<IfIndex, Basis>>,
 }
 
 impl Applied {
@@ -41,6 +45,10 @@ impl Applied {
             .values()
             .map(|value| Ok((value.tunnel, comparable_tunnel(maps.tunnel(value.tunnel)?))))
             .collect::<Result<_, _>>()?;
+        let mut fdb = Held::default();
+        for (key, value) in maps.fdb()? {
+            fdb.note(&key, value);
+        }
         Ok(Self {
             ports: maps
                 .ports()?
@@ -49,10 +57,9 @@ impl Applied {
                 .collect(),
             tunnels,
             index,
-            fdb: maps.fdb()?.into_iter().map(|(key, value)| (key, comparable(value))).collect(),
+            fdb,
             vxlan_ports: maps.vxlan_ports()?,
-            refused: BTreeSet::new(),
-            settled: false,
+            bases: None,
         })
     }
 
@@ -64,16 +71,29 @@ impl Applied {
     /// Whether the `fdb` map has an entry.
     #[must_use]
     pub fn contains(&self, key: &FdbKey) -> bool {
-        self.fdb.contains_key(key)
+        self.fdb.get(key).is_some()
     }
 
     /// Whether the `fdb` map had no room for an entry.
     #[must_use]
     pub fn is_refused(&self, key: &FdbKey) -> bool {
-        self.refused.contains(key)
+        self.fdb.is_refused(key)
     }
 
-    /// Brings the maps in line with the plan and the bridges' FDBs.
+    /// How many entries the `fdb` map had no room for.
+    #[must_use]
+    pub fn refused(&self) -> usize {
+        self.fdb.refused().len()
+    }
+
+    /// Forgets what the FDB entries were decided by: the next call of any kind looks at all of them.
+    pub fn distrust(&mut self) {
+        self.bases = None;
+    }
+
+    /// Brings the maps in line with the plan and the bridges' FDBs, where `changes` are the entries
+    /// that may have changed since the last call. All entries of a bridge are looked at where the plan
+    /// has changed for it; of other bridges only these.
     ///
     /// First tunnels stop that must not be used any more; then what is gone is removed, from the FDB
     /// down, so that nothing points at what is being changed; then comes what is new, from the tunnels
@@ -86,16 +106,14 @@ impl Applied {
         maps: &mut W,
         plan: &Plan,
         bridges: AllBridges<'_>,
+        changes: &[(IfIndex, model::FdbKey)],
     ) -> Result<(), W::Error> {
-        self.settled = false;
-        let mut fdb: HashMap<FdbKey, FdbValue> = HashMap::new();
-        for bridge in bridges.iter() {
-            for (key, entry) in &bridge.fdb {
-                if let Some(value) = entry::decide(plan, bridge, key, entry).value {
-                    fdb.insert(entry::map_key(bridge, key), value);
-                }
-            }
-        }
+        let bases: BTreeMap<_, _> =
+            bridges.iter().map(|bridge| (bridge.ifindex, Basis::of(plan, bridge))).collect();
+        let before = self.bases.take().unwrap_or_default();
+        let stands = |bridge: IfIndex| {
+            before.get(&bridge).is_some_and(|basis| bases.get(&bridge) == Some(basis))
+        };
         let ports: BTreeMap<_, _> =
             plan.ports().map(|(ifindex, value, _)| (ifindex, value)).collect();
         let index: BTreeMap<_, _> = plan.entries().map(|entry| (entry.key, entry.index)).collect();
@@ -121,19 +139,25 @@ impl Applied {
         }
 
         // An entry that goes elsewhere is removed before it is added again: its tunnel may be new.
+        let wanted = Wanted { plan, bridges };
         let stays = |key: &FdbKey, value: &FdbValue| {
-            fdb.get(key).is_some_and(|wanted| way(wanted) == way(value))
+            wanted.value(key).is_some_and(|wanted| way(&wanted) == way(value))
                 && (!is_behind_tunnel(value) || kept.contains(&value.target))
         };
-        let stale: Vec<_> = self
-            .fdb
-            .iter()
-            .filter(|(key, value)| !stays(key, value))
-            .map(|(key, _)| *key)
-            .collect();
-        for key in stale {
-            self.remove_fdb(maps, &key)?;
+        let changes = || changes.iter().map(|(bridge, key)| held::long(*bridge, key));
+        let mut stale: Vec<FdbKey> = Vec::new();
+        for bridge in self.fdb.bridges().filter(|bridge| !stands(*bridge)) {
+            let gone = self.fdb.of(bridge).filter(|(key, value)| !stays(key, value));
+            stale.extend(gone.map(|(key, _)| key));
         }
+        for key in changes().filter(|key| stands(key.bridge)) {
+            stale.extend(self.fdb.get(&key).filter(|value| !stays(&key, value)).map(|_| key));
+        }
+        stale.sort_unstable();
+        stale.dedup();
+        self.fdb.remove(maps, &stale)?;
+        let freed = stale.len();
+
         for ifindex in rejects(&self.ports, |ifindex, _| ports.contains_key(ifindex)) {
             maps.remove_port(ifindex)?;
             self.ports.remove(&ifindex);
@@ -166,17 +190,13 @@ impl Applied {
             maps.set_vxlan_ports(plan.vxlan_ports)?;
             self.vxlan_ports = plan.vxlan_ports;
         }
-        self.refused.clear();
-        let mut room = true;
-        for (key, value) in fdb {
-            // A full map is not asked again for every entry that is left.
-            if room || self.fdb.contains_key(&key) {
-                room &= self.set_fdb(maps, key, value)?;
-            } else {
-                self.refused.insert(key);
-            }
-        }
-        self.settled = true;
+
+        self.fdb.retain_refused(stands);
+        let anew = bridges.iter().filter(|bridge| !stands(bridge.ifindex));
+        let anew = anew.flat_map(|b| b.fdb.keys().map(|key| entry::map_key(b, key)));
+        let keys = anew.chain(changes().filter(|key| stands(key.bridge)));
+        self.bring_in_line(maps, wanted, keys, freed)?;
+        self.bases = Some(bases);
         Ok(())
     }
 
@@ -191,83 +211,82 @@ impl Applied {
         bridges: AllBridges<'_>,
         changes: &[(IfIndex, model::FdbKey)],
     ) -> Result<(), W::Error> {
-        if !std::mem::take(&mut self.settled) {
-            return self.replan(maps, plan, bridges);
-        }
-        let mut room = false;
-        for (ifindex, key) in changes {
-            let map_key = FdbKey { bridge: *ifindex, vlan: key.vlan, mac: key.mac.0 };
-            let wanted = bridges
-                .get(*ifindex)
-                .and_then(|bridge| entry::decide(plan, bridge, key, bridge.fdb.get(key)?).value);
-            self.refused.remove(&map_key);
-            match wanted {
-                Some(value) => drop(self.set_fdb(maps, map_key, value)?),
-                None => room |= self.remove_fdb(maps, &map_key)?,
-            }
-        }
-        if room {
-            self.retry_refused(maps, plan, bridges)?;
-        }
-        self.settled = true;
+        let Some(bases) = self.bases.take() else {
+            return self.replan(maps, plan, bridges, changes);
+        };
+        let keys = changes.iter().map(|(bridge, key)| held::long(*bridge, key));
+        self.bring_in_line(maps, Wanted { plan, bridges }, keys, 0)?;
+        self.bases = Some(bases);
         Ok(())
     }
 
-    /// Tries the entries again that found the map full, until it is full again.
+    /// Has the map say of these entries what is wanted. `freed` places have become free before.
+    fn bring_in_line<W: MapWriter>(
+        &mut self,
+        maps: &mut W,
+        wanted: Wanted<'_>,
+        keys: impl Iterator<Item = FdbKey>,
+        mut freed: usize,
+    ) -> Result<(), W::Error> {
+        let mut room = true;
+        let mut keys = keys.peekable();
+        let (mut set, mut gone) = (Vec::new(), Vec::new());
+        while keys.peek().is_some() {
+            for key in keys.by_ref().take(BATCH) {
+                match (self.fdb.get(&key), wanted.value(&key)) {
+                    (before, Some(value)) if before != Some(value) => set.push((key, value)),
+                    (_, Some(_)) => {}
+                    (Some(_), None) => gone.push(key),
+                    (None, None) => self.fdb.forget_refused(&key),
+                }
+            }
+            gone.sort_unstable();
+            gone.dedup();
+            self.fdb.remove(maps, &gone)?;
+            freed += gone.len();
+            room |= !gone.is_empty();
+            room = self.fdb.set(maps, &set, room)?;
+            set.clear();
+            gone.clear();
+        }
+        if room && freed > 0 { self.retry_refused(maps, wanted, freed) } else { Ok(()) }
+    }
+
+    /// Tries entries again that found the map full: as many as there may be room for.
     fn retry_refused<W: MapWriter>(
         &mut self,
         maps: &mut W,
-        plan: &Plan,
-        bridges: AllBridges<'_>,
+        wanted: Wanted<'_>,
+        freed: usize,
     ) -> Result<(), W::Error> {
-        while let Some(&key) = self.refused.first() {
-            let model_key = model::FdbKey { vlan: key.vlan, mac: model::Mac(key.mac) };
-            let wanted = bridges.get(key.bridge).and_then(|bridge| {
-                entry::decide(plan, bridge, &model_key, bridge.fdb.get(&model_key)?).value
-            });
-            if let Some(value) = wanted
-                && !self.set_fdb(maps, key, value)?
-            {
+        let (mut set, mut unwanted) = (Vec::new(), Vec::new());
+        for key in self.fdb.refused() {
+            if set.len() == freed {
                 break;
             }
-            self.refused.remove(&key);
+            match wanted.value(key) {
+                Some(value) => set.push((*key, value)),
+                None => unwanted.push(*key),
+            }
         }
-        Ok(())
-    }
-
-    /// Gives whether there was room.
-    fn set_fdb<W: MapWriter>(
-        &mut self,
-        maps: &mut W,
-        key: FdbKey,
-        value: FdbValue,
-    ) -> Result<bool, W::Error> {
-        if self.fdb.get(&key) == Some(&value) {
-            return Ok(true);
-        }
-        let room = maps.set_fdb(&key, &value)?;
-        if room {
-            self.fdb.insert(key, value);
-        } else {
-            self.refused.insert(key);
-        }
-        Ok(room)
-    }
-
-    /// Gives whether the entry was there.
-    fn remove_fdb<W: MapWriter>(&mut self, maps: &mut W, key: &FdbKey) -> Result<bool, W::Error> {
-        if !self.fdb.contains_key(key) {
-            return Ok(false);
-        }
-        maps.remove_fdb(key)?;
-        self.fdb.remove(key);
-        Ok(true)
+        unwanted.iter().for_each(|key| self.fdb.forget_refused(key));
+        self.fdb.set(maps, &set, true).map(drop)
     }
 }
 
-/// An adopted value without what the programs write.
-fn comparable(value: FdbValue) -> FdbValue {
-    FdbValue { next_revalidation: 0, ..value }
+/// What FDB entries should be.
+#[derive(Clone, Copy)]
+struct Wanted<'a> {
+    plan: &'a Plan,
+    bridges: AllBridges<'a>,
+}
+
+impl Wanted<'_> {
+    fn value(&self, key: &FdbKey) -> Option<FdbValue> {
+        let bridge = self.bridges.get(key.bridge)?;
+        let key = model::FdbKey { vlan: key.vlan, mac: model::Mac(key.mac) };
+        entry::decide(self.plan, bridge, &key, bridge.fdb.get(&key)?).value
+    }
 }
 
 /// An adopted value with the path in use, if any, where a plan has the path wanted.

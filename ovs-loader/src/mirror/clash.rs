@@ -9,11 +9,11 @@ use std::net::IpAddr;
 use ovs_ebpf_common::abi::IndexKey;
 
 use super::gate::Facts;
-use super::plan::Plan;
-use crate::bridge::model::{BridgeKind, Device, Encap, IfIndex, Tunnel};
+use super::plan::{Plan, Way};
+use crate::bridge::model::{BridgeKind, Device, Encap, IfIndex};
 
-/// A way by its bridge, port and remote.
-pub(super) type Way = (IfIndex, IfIndex, IpAddr);
+/// A way with its bridge and port.
+pub(super) type Owned = (IfIndex, IfIndex, Way);
 
 /// What a tunnel takes packets by, as the one who matches them first sees it.
 type Flow = (Encap, u16, u32, Option<IpAddr>);
@@ -22,6 +22,8 @@ type Flow = (Encap, u16, u32, Option<IpAddr>);
 struct Claim {
     kind: BridgeKind,
     key: Option<u32>,
+    /// In metadata mode, the key again.
+    vni: Option<u32>,
     local: Option<IpAddr>,
     /// Bridge and port.
     owner: (IfIndex, IfIndex),
@@ -52,7 +54,7 @@ impl Claim {
 }
 
 /// The accelerated ways whose packets may be another tunnel's.
-pub(super) fn find(facts: &Facts<'_>, plan: &Plan) -> BTreeSet<Way> {
+pub(super) fn find(facts: &Facts<'_>, plan: &Plan) -> BTreeSet<Owned> {
     let claims = claims(facts, plan);
     let mut clashes = BTreeSet::new();
     for (flow, own) in &claims {
@@ -66,7 +68,8 @@ pub(super) fn find(facts: &Facts<'_>, plan: &Plan) -> BTreeSet<Way> {
             let wild = wild.iter().copied().filter(|_| claim.kind == BridgeKind::Ovs);
             let loses = own.iter().chain(wild).any(|other| claim.may_lose_to(other, local));
             if loses {
-                clashes.insert((claim.owner.0, claim.owner.1, remote));
+                let way = Way { remote, vni: claim.vni };
+                clashes.insert((claim.owner.0, claim.owner.1, way));
             }
         }
     }
@@ -81,10 +84,13 @@ fn claims(facts: &Facts<'_>, plan: &Plan) -> BTreeMap<Flow, Vec<Claim>> {
             let ways = plan.bridges.get(&bridge.ifindex).and_then(|plan| {
                 plan.ports.get(&port.ifindex).and_then(|port| port.tunnels.as_ref())
             });
-            let mut claim = |remote, entry| {
-                claims.entry(flow(tunnel, remote)).or_default().push(Claim {
+            let mut claim = |remote, vni: Option<u32>, entry| {
+                let key = vni.or(tunnel.key_in);
+                let flow = (tunnel.encap, tunnel.dst_port, key.unwrap_or(0), remote);
+                claims.entry(flow).or_default().push(Claim {
                     kind: bridge.kind,
-                    key: tunnel.key_in,
+                    key,
+                    vni,
                     local: tunnel.local,
                     owner: (bridge.ifindex, port.ifindex),
                     entry,
@@ -92,18 +98,14 @@ fn claims(facts: &Facts<'_>, plan: &Plan) -> BTreeMap<Flow, Vec<Claim>> {
             };
             let ways = ways.into_iter().flatten();
             let mut any = false;
-            for (remote, way) in ways {
+            for (way, plan) in ways {
                 any = true;
-                claim(Some(*remote), way.entry.as_ref().map(|entry| entry.key));
+                claim(Some(way.remote), way.vni, plan.entry.as_ref().map(|entry| entry.key));
             }
             if !any {
-                claim(None, None);
+                claim(None, None, None);
             }
         }
     }
     claims
-}
-
-fn flow(tunnel: &Tunnel, remote: Option<IpAddr>) -> Flow {
-    (tunnel.encap, tunnel.dst_port, tunnel.key_in.unwrap_or(0), remote)
 }

@@ -1,12 +1,16 @@
 //! One FDB entry: where the fast path sends its station's frames, or why it does not.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use ovs_ebpf_common::Reason;
 use ovs_ebpf_common::abi::{self, FdbFlags, FdbValue};
 
-use super::plan::{Plan, PortPlan, TunnelPlan};
-use crate::bridge::model::{Bridge, Device, FdbEntry, FdbKey, FdbKind, Port, Remote, Tunnel, Why};
+use super::plan::{Plan, PortPlan, TunnelPlan, Way};
+use crate::bridge::model::{
+    Bridge, Device, FdbEntry, FdbKey, FdbKind, IfIndex, Mac, Port, Remote, Tunnel, Why,
+};
+use crate::bridge::vlans::PortVlans;
 
 /// What becomes of an FDB entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,8 +62,8 @@ pub fn decide<'a>(plan: &'a Plan, bridge: &Bridge, key: &FdbKey, entry: &FdbEntr
     let tagged = if strips { 0 } else { FdbFlags::TAGGED };
     match (&port.device, &port_plan.tunnels) {
         (Device::Tunnel(tunnel), Some(ways)) => {
-            remote(key, tunnel).map_or_else(Decision::refused, |remote| {
-                ways.get(&remote.address).map_or_else(
+            remote(key, port, tunnel).map_or_else(Decision::refused, |remote| {
+                ways.get(&remote.into()).map_or_else(
                     || Decision::refused(Reason::NoRemote),
                     |way| behind_tunnel(port_plan, way, tagged),
                 )
@@ -69,9 +73,69 @@ pub fn decide<'a>(plan: &'a Plan, bridge: &Bridge, key: &FdbKey, entry: &FdbEntr
     }
 }
 
+/// What the values of a bridge's entries depend on, besides the entries and their stations' own
+/// remotes: while it stays, nothing but a change of these changes a value.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Basis {
+    /// By ifindex; none where the bridge is not accelerated.
+    ports: BTreeMap<IfIndex, PortBasis>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct PortBasis {
+    accelerated: bool,
+    flags: u16,
+    mtu: u32,
+    revalidate_seconds: u16,
+    peer: Option<Mac>,
+    vlans: PortVlans,
+    tunnel: Option<TunnelBasis>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct TunnelBasis {
+    /// Its remotes for stations without their own.
+    flood: Vec<Remote>,
+    /// Every way it has: the tunnel's id, and what that means.
+    ways: BTreeMap<Way, Option<(u32, abi::IndexKey)>>,
+}
+
+impl Basis {
+    /// Of a bridge that the plan was made for.
+    pub(super) fn of(plan: &Plan, bridge: &Bridge) -> Self {
+        let planned = plan.bridges.get(&bridge.ifindex).filter(|plan| plan.why.is_empty());
+        let Some(planned) = planned else { return Self::default() };
+        let basis = |port: &Port| Some(PortBasis::of(port, planned.ports.get(&port.ifindex)?));
+        let ports = bridge.ports.values();
+        Self { ports: ports.filter_map(|port| Some((port.ifindex, basis(port)?))).collect() }
+    }
+}
+
+impl PortBasis {
+    fn of(port: &Port, plan: &PortPlan) -> Self {
+        let way = |way: &TunnelPlan| way.entry.as_ref().map(|entry| (entry.id, entry.key));
+        let tunnel = match (&port.device, &plan.tunnels) {
+            (Device::Tunnel(tunnel), Some(ways)) => {
+                let ways = ways.iter().map(|(key, plan)| (*key, way(plan))).collect();
+                Some(TunnelBasis { flood: tunnel.remotes.clone(), ways })
+            }
+            _ => None,
+        };
+        Self {
+            accelerated: plan.why.is_empty(),
+            flags: plan.flags,
+            mtu: plan.mtu,
+            revalidate_seconds: plan.revalidate_seconds,
+            peer: plan.peer,
+            vlans: port.vlans.clone(),
+            tunnel,
+        }
+    }
+}
+
 /// The one remote that the tunnel sends the station's frames to.
-fn remote<'a>(key: &FdbKey, tunnel: &'a Tunnel) -> Result<&'a Remote, Why> {
-    match tunnel.remotes_of(key.mac) {
+fn remote<'a>(key: &FdbKey, port: &Port, tunnel: &'a Tunnel) -> Result<&'a Remote, Why> {
+    match tunnel.remotes_of(key.mac, port.vlans.vni(key.vlan)?) {
         [] => Err(Why::from(Reason::NoRemote)),
         [remote] if remote.options.is_empty() => Ok(remote),
         [remote] => Err(Why::new(Reason::RemoteOptions, &remote.options)),

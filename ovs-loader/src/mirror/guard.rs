@@ -47,13 +47,13 @@ impl Guards {
                 let remotes = known_remotes(tunnel);
                 match (&remotes, accelerated) {
                     (_, false) => why.push(shared("is not accelerated")),
+                    // The bridge may have use for those that no VLAN has, and for tags behind any.
+                    _ if port.vlans.vnis.is_some() => why.push(shared("takes other VNIs too")),
                     (None, true) => why.push(shared("takes packets of any remote")),
                     (Some(remotes), true) => guards.keys.extend(allowed(tunnel, remotes)),
                 }
                 let ways = port_plan.and_then(|plan| plan.tunnels.as_ref()).into_iter().flatten();
                 let locals = ways.filter_map(|(_, way)| Some(way.entry.as_ref()?.key.local()));
-                // The program looks at IPv4 alone.
-                let locals = locals.filter(IpAddr::is_ipv4);
                 guards.keys.extend(locals.map(|local| key(tunnel, local, GuardKind::Endpoint, 0)));
             }
         }
@@ -97,7 +97,7 @@ fn of(key: &GuardKey) -> Flow {
 
 /// All remotes of a tunnel; `None` where it has others than can be said.
 fn known_remotes(tunnel: &Tunnel) -> Option<BTreeSet<IpAddr>> {
-    let all: BTreeSet<_> = tunnel.remotes.iter().chain(tunnel.fdb.values().flatten()).collect();
+    let all: BTreeSet<_> = tunnel.remotes.iter().chain(tunnel.fdb.lists().flatten()).collect();
     let plain = |remote: IpAddr| match remote {
         IpAddr::V4(remote) => !remote.is_multicast() && !remote.is_broadcast(),
         IpAddr::V6(remote) => !remote.is_multicast(),

@@ -1,6 +1,6 @@
 //! Tunnel ids: which element of the `tunnels` map a tunnel has.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ovs_ebpf_common::abi::{IndexKey, TUNNEL_CAPACITY};
 
@@ -9,6 +9,7 @@ use ovs_ebpf_common::abi::{IndexKey, TUNNEL_CAPACITY};
 #[derive(Clone, Debug, Default)]
 pub struct TunnelIds {
     ids: BTreeMap<IndexKey, u32>,
+    taken: BTreeSet<u32>,
     last: u32,
 }
 
@@ -16,8 +17,9 @@ impl TunnelIds {
     /// Starts from the ids an earlier daemon gave.
     pub fn adopt(ids: impl IntoIterator<Item = (IndexKey, u32)>) -> Self {
         let ids: BTreeMap<_, _> = ids.into_iter().collect();
-        let last = ids.values().copied().max().unwrap_or(0);
-        Self { ids, last }
+        let taken: BTreeSet<_> = ids.values().copied().collect();
+        let last = taken.last().copied().unwrap_or(0);
+        Self { ids, taken, last }
     }
 
     /// The tunnel's id, a new one if it has none. `None` when all are taken.
@@ -26,19 +28,19 @@ impl TunnelIds {
             return Some(id);
         }
         let capacity = TUNNEL_CAPACITY as u32;
-        let taken: std::collections::BTreeSet<u32> = self.ids.values().copied().collect();
         // From the last one on, round and round; 0 is never used.
         let id = (1..capacity)
             .map(|step| (self.last + step - 1) % (capacity - 1) + 1)
-            .find(|id| !taken.contains(id))?;
+            .find(|id| !self.taken.contains(id))?;
         self.ids.insert(*key, id);
+        self.taken.insert(id);
         self.last = id;
         Some(id)
     }
 
     /// Frees the ids of all tunnels but these.
     pub fn retain(&mut self, wanted: impl Fn(&IndexKey) -> bool) {
-        self.ids.retain(|key, _| wanted(key));
+        self.ids.retain(|key, id| wanted(key) || !self.taken.remove(id));
     }
 }
 

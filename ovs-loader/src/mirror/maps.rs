@@ -5,14 +5,14 @@ use ovs_ebpf_common::abi::{
 };
 
 use crate::bridge::model::IfIndex;
-use crate::datapath::{TableError, Tables};
+use crate::datapath::{TableError, Tables, Written};
 
 /// What an earlier daemon left is read from.
 pub trait MapReader {
     /// What a read fails with.
     type Error;
     /// The UDP ports of the VXLAN tunnels.
-    fn vxlan_ports(&self) -> Result<[[u8; 2]; VXLAN_PORTS], Self::Error>;
+    fn vxlan_ports(&self) -> Result<[u16; VXLAN_PORTS], Self::Error>;
     /// All ports.
     fn ports(&self) -> Result<Vec<(IfIndex, PortValue)>, Self::Error>;
     /// All FDB entries.
@@ -28,15 +28,16 @@ pub trait MapWriter {
     /// What a write fails with.
     type Error;
     /// Sets the UDP ports of the VXLAN tunnels.
-    fn set_vxlan_ports(&mut self, ports: [[u8; 2]; VXLAN_PORTS]) -> Result<(), Self::Error>;
+    fn set_vxlan_ports(&mut self, ports: [u16; VXLAN_PORTS]) -> Result<(), Self::Error>;
     /// Adds or replaces a port.
     fn set_port(&mut self, ifindex: IfIndex, value: PortValue) -> Result<(), Self::Error>;
     /// Removes a port.
     fn remove_port(&mut self, ifindex: IfIndex) -> Result<(), Self::Error>;
-    /// Adds or replaces an FDB entry; `false` where the map is full. There is always room to replace.
-    fn set_fdb(&mut self, key: &FdbKey, value: &FdbValue) -> Result<bool, Self::Error>;
-    /// Removes an FDB entry.
-    fn remove_fdb(&mut self, key: &FdbKey) -> Result<(), Self::Error>;
+    /// Adds or replaces FDB entries, one after the other until the map is full. There is always room
+    /// to replace.
+    fn set_fdb(&mut self, entries: &[(FdbKey, FdbValue)]) -> Written<Self::Error>;
+    /// Removes FDB entries.
+    fn remove_fdb(&mut self, keys: &[FdbKey]) -> Written<Self::Error>;
     /// Sets a tunnel, whose wanted path is `value.paths[0]`.
     fn set_tunnel(&mut self, id: u32, value: &TunnelValue) -> Result<(), Self::Error>;
     /// Frees a tunnel's id.
@@ -54,7 +55,7 @@ pub trait MapWriter {
 impl MapReader for Tables {
     type Error = TableError;
 
-    fn vxlan_ports(&self) -> Result<[[u8; 2]; VXLAN_PORTS], TableError> {
+    fn vxlan_ports(&self) -> Result<[u16; VXLAN_PORTS], TableError> {
         self.vxlan_ports()
     }
 
@@ -78,7 +79,7 @@ impl MapReader for Tables {
 impl MapWriter for Tables {
     type Error = TableError;
 
-    fn set_vxlan_ports(&mut self, ports: [[u8; 2]; VXLAN_PORTS]) -> Result<(), TableError> {
+    fn set_vxlan_ports(&mut self, ports: [u16; VXLAN_PORTS]) -> Result<(), TableError> {
         self.set_vxlan_ports(ports)
     }
 
@@ -90,16 +91,12 @@ impl MapWriter for Tables {
         self.remove_port(ifindex)
     }
 
-    fn set_fdb(&mut self, key: &FdbKey, value: &FdbValue) -> Result<bool, TableError> {
-        match self.set_fdb(key, value) {
-            Ok(()) => Ok(true),
-            Err(TableError::Full(_)) => Ok(false),
-            Err(error) => Err(error),
-        }
+    fn set_fdb(&mut self, entries: &[(FdbKey, FdbValue)]) -> Written<TableError> {
+        self.set_fdb(entries)
     }
 
-    fn remove_fdb(&mut self, key: &FdbKey) -> Result<(), TableError> {
-        self.remove_fdb(key)
+    fn remove_fdb(&mut self, keys: &[FdbKey]) -> Written<TableError> {
+        self.remove_fdb(keys)
     }
 
     fn set_tunnel(&mut self, id: u32, value: &TunnelValue) -> Result<(), TableError> {

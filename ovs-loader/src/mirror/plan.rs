@@ -16,7 +16,7 @@ use super::gate::{self, Facts};
 use super::ids::TunnelIds;
 use super::tunnel;
 use crate::bridge::model::{
-    AllBridges, Bridge, BridgeKind, Device, FdbKey, IfIndex, Mac, Port, Why,
+    AllBridges, Bridge, BridgeKind, Device, FdbKey, IfIndex, Mac, Port, Remote, Why,
 };
 use crate::underlay::Path;
 
@@ -26,7 +26,7 @@ pub struct Plan {
     /// Every bridge by ifindex.
     pub bridges: BTreeMap<IfIndex, BridgePlan>,
     /// UDP destination ports of the accelerated VXLAN tunnels.
-    pub vxlan_ports: [[u8; 2]; VXLAN_PORTS],
+    pub vxlan_ports: [u16; VXLAN_PORTS],
 }
 
 /// What becomes of a bridge.
@@ -60,7 +60,25 @@ pub struct PortPlan {
     /// The MAC for which the frame may be handed to the veth's other end.
     pub peer: Option<Mac>,
     /// For a tunnel port, the ways to its remotes.
-    pub tunnels: Option<BTreeMap<IpAddr, TunnelPlan>>,
+    pub tunnels: Option<Ways>,
+}
+
+/// The ways of a tunnel.
+pub type Ways = BTreeMap<Way, TunnelPlan>;
+
+/// Which way a tunnel's frames take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Way {
+    /// The remote's outer address.
+    pub remote: IpAddr,
+    /// In metadata mode, the VNI.
+    pub vni: Option<u32>,
+}
+
+impl From<&Remote> for Way {
+    fn from(remote: &Remote) -> Self {
+        Self { remote: remote.address, vni: remote.vni }
+    }
 }
 
 /// What becomes of the way to one remote of a tunnel.
@@ -112,18 +130,19 @@ impl Plan {
     /// not where one of them leads to a remote that no tunnel sent to so far.
     #[must_use]
     pub fn serves(&self, bridges: AllBridges<'_>, changes: &[(IfIndex, FdbKey)]) -> bool {
-        let planned = |bridge: &Bridge, port: &Port| {
-            self.bridges.get(&bridge.ifindex)?.ports.get(&port.ifindex)?.tunnels.as_ref()
-        };
-        bridges.iter().all(|bridge| {
-            bridge.ports.values().all(|port| {
-                let Device::Tunnel(tunnel) = &port.device else { return true };
-                let Some(ways) = planned(bridge, port) else { return false };
-                changes
-                    .iter()
-                    .filter(|(ifindex, _)| *ifindex == bridge.ifindex)
-                    .flat_map(|(_, key)| tunnel.remotes_of(key.mac))
-                    .all(|remote| tunnel::has_way(ways, remote))
+        changes.chunk_by(|one, next| one.0 == next.0).all(|changes| {
+            let ifindex = changes[0].0;
+            let Some(bridge) = bridges.get(ifindex) else { return true };
+            let Some(planned) = self.bridges.get(&ifindex) else { return false };
+            // Flood lists are as the plan has them: they are part of the topology.
+            bridge.ports.values().all(|port| match &port.device {
+                Device::Tunnel(tunnel) if !tunnel.fdb.is_empty() => {
+                    let ways = planned.ports.get(&port.ifindex).and_then(|p| p.tunnels.as_ref());
+                    let mut remotes =
+                        changes.iter().filter_map(|(_, key)| tunnel.fdb.get(key.mac)).flatten();
+                    ways.is_some_and(|ways| remotes.all(|remote| tunnel::has_way(ways, remote)))
+                }
+                _ => true,
             })
         })
     }
@@ -201,10 +220,10 @@ impl Plan {
 
     /// Tunnels whose packets may be another one's.
     fn refuse_clashes(&mut self, facts: &Facts<'_>) {
-        for (bridge, port, remote) in clash::find(facts, self) {
+        for (bridge, port, way) in clash::find(facts, self) {
             let port = self.bridges.get_mut(&bridge).and_then(|plan| plan.ports.get_mut(&port));
             let ways = port.and_then(|port| port.tunnels.as_mut());
-            if let Some(way) = ways.and_then(|ways| ways.get_mut(&remote)) {
+            if let Some(way) = ways.and_then(|ways| ways.get_mut(&way)) {
                 way.entry = None;
                 way.why.push(Why::from(Reason::TunnelClash));
             }
@@ -231,7 +250,7 @@ impl Plan {
             }
         }
         for (place, port) in self.vxlan_ports.iter_mut().zip(ports) {
-            *place = port;
+            *place = u16::from_ne_bytes(port);
         }
     }
 }

@@ -5,15 +5,16 @@ use std::net::IpAddr;
 
 use ovs_ebpf_common::Reason;
 use ovs_ebpf_common::abi::{
-    IndexKey, TunnelFlags, TunnelIndexFlags, TunnelIndexValue, TunnelKind, TunnelPath, TunnelValue,
+    IndexKey, TUNNEL_CAPACITY, TunnelFlags, TunnelIndexFlags, TunnelIndexValue, TunnelKind,
+    TunnelPath, TunnelValue,
 };
 use ovs_ebpf_common::wire::{ecn, outer};
 
 use super::gate::{self, Facts};
 use super::ids::TunnelIds;
-use super::plan::{self, TunnelEntry, TunnelPlan};
+use super::plan::{self, TunnelEntry, TunnelPlan, Way, Ways};
 use crate::bridge::model::{
-    AllBridges, Bridge, Device, Encap, FlowLabel, IfIndex, Port, Remote, Ttl, Tunnel, Why,
+    AllBridges, Bridge, Device, Encap, FlowLabel, IfIndex, Mac, Port, Remote, Ttl, Tunnel, Why,
 };
 use crate::underlay::{Path, Target};
 
@@ -30,17 +31,17 @@ pub fn targets(bridges: AllBridges<'_>) -> BTreeSet<Target> {
         .flat_map(|tunnel| {
             remotes(tunnel)
                 .into_iter()
-                .filter(|(remote, options)| options.is_empty() && !is_group(*remote))
-                .map(|(remote, _)| target(tunnel, remote))
+                .filter(|(way, options)| options.is_empty() && !is_group(way.remote))
+                .map(|(way, _)| target(tunnel, way))
         })
         .collect()
 }
 
-/// The addresses a tunnel sends to, each with the remote's options where it is never sent to without.
-fn remotes(tunnel: &Tunnel) -> BTreeMap<IpAddr, &str> {
+/// Where a tunnel sends to, each with the remote's options where it is never sent to without.
+fn remotes(tunnel: &Tunnel) -> BTreeMap<Way, &str> {
     let mut remotes = BTreeMap::new();
-    for remote in tunnel.remotes.iter().chain(tunnel.fdb.values().flatten()) {
-        let options = remotes.entry(remote.address).or_insert(remote.options.as_str());
+    for remote in tunnel.remotes.iter().chain(tunnel.fdb.lists().flatten()) {
+        let options = remotes.entry(remote.into()).or_insert(remote.options.as_str());
         // None sorts before any.
         *options = remote.options.as_str().min(options);
     }
@@ -48,22 +49,24 @@ fn remotes(tunnel: &Tunnel) -> BTreeMap<IpAddr, &str> {
 }
 
 /// Whether a tunnel's ways were planned with this remote in mind.
-pub(super) fn has_way(ways: &BTreeMap<IpAddr, TunnelPlan>, remote: &Remote) -> bool {
+pub(super) fn has_way(ways: &Ways, remote: &Remote) -> bool {
     let planned_without =
         |way: &TunnelPlan| way.why.iter().all(|why| why.reason != Reason::RemoteOptions);
-    ways.get(&remote.address).is_some_and(|way| !remote.options.is_empty() || planned_without(way))
+    ways.get(&remote.into()).is_some_and(|way| !remote.options.is_empty() || planned_without(way))
 }
 
-fn target(tunnel: &Tunnel, remote: IpAddr) -> Target {
+fn target(tunnel: &Tunnel, way: Way) -> Target {
+    // In metadata mode a VNI's own; no station has the zero address.
+    let own = || tunnel.remotes_of(Mac::ZERO, way.vni).iter();
     Target {
-        remote,
+        remote: way.remote,
         local: tunnel.local,
         tos: tunnel.tos.unwrap_or(0),
         protocol: tunnel.encap.ip_protocol(),
         dst_port: tunnel.dst_port,
         // The kernel binds a tunnel's own remotes to its device, not those it learns
         // (`vxlan_snoop`).
-        link: tunnel.link.filter(|_| tunnel.remotes.iter().any(|own| own.address == remote)),
+        link: tunnel.link.filter(|_| own().any(|own| own.address == way.remote)),
     }
 }
 
@@ -82,25 +85,32 @@ pub(super) fn plan_ways(
     port: &Port,
     tunnel: &Tunnel,
     ids: &mut TunnelIds,
-) -> BTreeMap<IpAddr, TunnelPlan> {
-    let mut plan = |remote, options: &str| {
+) -> Ways {
+    let mut plan = |to: Way, options: &str| {
         let mut way = TunnelPlan { why: port_why.to_vec(), entry: None, path: None };
-        if let Some(why) = refusal(tunnel, remote, options) {
-            // The port says so too where it is the tunnel's own remote.
-            if !way.why.iter().any(|known| known.reason == why.reason) {
-                way.why.push(why);
+        let vlan = match refusal(tunnel, to.remote, options).map_or_else(|| vlan(port, to), Err) {
+            Ok(vlan) => vlan,
+            Err(why) => {
+                // The port says so too where it is the tunnel's own remote.
+                if !way.why.iter().any(|known| known.reason == why.reason) {
+                    way.why.push(why);
+                }
+                return way;
             }
-            return way;
-        }
-        let Some((uplink, local)) = find(facts, tunnel, remote, &mut way) else { return way };
+        };
+        let Some((uplink, local)) = find(facts, tunnel, to, &mut way) else { return way };
         // While only the neighbour is missing, what the remote sends can still be taken.
         if way.why.iter().any(|why| why.reason != Reason::NoNeighbour) {
             return way;
         }
-        let kind = kind(tunnel, tunnel.key_in, remote);
-        let key = IndexKey::new(kind, remote, local, tunnel.key_in.unwrap_or(0), tunnel.dst_port);
+        let key_in = to.vni.or(tunnel.key_in);
+        let kind = kind(tunnel, key_in, to.remote);
+        let key = IndexKey::new(kind, to.remote, local, key_in.unwrap_or(0), tunnel.dst_port);
         let Some(id) = ids.id(&key) else {
-            way.why.push(Why::new(Reason::Capacity, "the tunnels map is full"));
+            way.why.push(Why::new(
+                Reason::Capacity,
+                format!("more than {} tunnels", TUNNEL_CAPACITY - 1),
+            ));
             return way;
         };
         way.entry = Some(TunnelEntry {
@@ -110,15 +120,24 @@ pub(super) fn plan_ways(
                 tunnel: id,
                 bridge: bridge.ifindex,
                 uplink,
-                vlan: plan::untagged_vlan(port),
+                vlan,
                 flags: index_flags(bridge, port),
                 ..TunnelIndexValue::default()
             },
-            value: tunnel_value(tunnel, way.path.as_ref(), local, remote, port.mtu),
+            value: tunnel_value(tunnel, way.path.as_ref(), local, to, port.mtu),
         });
         way
     };
-    remotes(tunnel).into_iter().map(|(remote, options)| (remote, plan(remote, options))).collect()
+    remotes(tunnel).into_iter().map(|(to, options)| (to, plan(to, options))).collect()
+}
+
+/// The VLAN of frames that come this way without a tag, as the maps have it.
+fn vlan(port: &Port, way: Way) -> Result<u16, Why> {
+    match &port.vlans.vnis {
+        // Without a source VNI an entry is for VNI 0.
+        Some(vnis) => vnis.vlan(way.vni.unwrap_or(0)),
+        None => Ok(plan::untagged_vlan(port)),
+    }
 }
 
 fn index_flags(bridge: &Bridge, port: &Port) -> u16 {
@@ -145,10 +164,10 @@ fn refusal(tunnel: &Tunnel, remote: IpAddr, options: &str) -> Option<Why> {
 fn find(
     facts: &Facts<'_>,
     tunnel: &Tunnel,
-    remote: IpAddr,
+    to: Way,
     way: &mut TunnelPlan,
 ) -> Option<(IfIndex, IpAddr)> {
-    let target = target(tunnel, remote);
+    let target = target(tunnel, to);
     let (uplink, local) = match (facts.resolve)(&target) {
         Some(Ok(path)) => {
             way.path = Some(path.clone());
@@ -186,16 +205,18 @@ fn tunnel_value(
     tunnel: &Tunnel,
     path: Option<&Path>,
     local: IpAddr,
-    remote: IpAddr,
+    to: Way,
     device_mtu: u32,
 ) -> TunnelValue {
-    let kind = kind(tunnel, tunnel.key_out, remote);
+    let key_out = to.vni.or(tunnel.key_out);
+    let kind = kind(tunnel, key_out, to.remote);
+    let of_route = path.and_then(|path| path.hop_limit);
     let mut value = TunnelValue {
         tos: tunnel.tos.unwrap_or(0) & !ecn::MASK,
         ttl: match tunnel.ttl {
             Ttl::Fixed(ttl) => ttl,
-            Ttl::Route => path.and_then(|path| path.hop_limit).unwrap_or(0),
-            Ttl::Inherit => 0,
+            Ttl::Route => of_route.unwrap_or(0),
+            Ttl::Inherit => tunnel.ttl_behind_tag.map_or(0, |ttl| of_route.unwrap_or(ttl)),
         },
         source_port_min: tunnel.source_ports.0,
         source_port_span: tunnel.source_ports.1.saturating_sub(tunnel.source_ports.0),
@@ -203,7 +224,9 @@ fn tunnel_value(
     };
     let flag = |flags: &mut u8, on, flag| *flags |= if on { flag } else { 0 };
     flag(&mut value.flags, tunnel.tos.is_none(), TunnelFlags::TOS_INHERIT);
+    flag(&mut value.flags, tunnel.ect_1_inherits, TunnelFlags::ECT_1_INHERIT);
     flag(&mut value.flags, tunnel.ttl == Ttl::Inherit, TunnelFlags::TTL_INHERIT);
+    flag(&mut value.flags, tunnel.ttl_behind_tag.is_some(), TunnelFlags::TAG_HIDES);
     flag(&mut value.flags, !kind.is_ipv6() && !tunnel.df, TunnelFlags::NEEDS_ID);
     let (flow_label, per_flow) = match tunnel.flow_label {
         FlowLabel::Fixed(label) => (label, false),
@@ -217,8 +240,8 @@ fn tunnel_value(
             destination_mac: path.next_hop_mac.0,
             source_mac: path.source_mac.0,
             local,
-            remote,
-            key: tunnel.key_out.unwrap_or(0),
+            remote: to.remote,
+            key: key_out.unwrap_or(0),
             dst_port: tunnel.dst_port,
             df: tunnel.df,
             flow_label,

@@ -15,9 +15,6 @@ use crate::api::client::Client;
 use crate::api::report::FdbEntry;
 use crate::bridge::model::Mac;
 
-/// How long a call may take once its turn has come. Docker itself waits much longer, and a `docker run`
-/// with it.
-const LIMIT: Duration = Duration::from_millis(900);
 /// Calls at a time: when many containers start at once, some are done early instead of all late.
 const TURNS: usize = 2;
 
@@ -196,7 +193,8 @@ impl Driver {
         // It is never closed.
         let _turn = self.turns.acquire().await;
         let _gate = gate.await;
-        let result = timeout(LIMIT, call).await.unwrap_or(Err(Error::Late(LIMIT)));
+        let limit = self.places.answer;
+        let result = timeout(limit, call).await.unwrap_or(Err(Error::Late(limit)));
         if result.is_err() {
             self.changed.notify_one();
         }

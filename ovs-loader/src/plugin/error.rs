@@ -74,7 +74,7 @@ pub(super) enum Error {
     },
     /// It takes too long.
     #[error("not done within {} ms: this host is too busy, or its disk or Open vSwitch hangs; what \
-        was begun is taken back", .0.as_millis())]
+        was begun is taken back; a slow host may have more time: [docker] answer_ms", .0.as_millis())]
     Late(Duration),
     /// Not all of it could be taken away.
     #[error("{what} is not gone altogether: {}; it is tried again", left.join("; "))]

@@ -11,6 +11,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use tokio::runtime;
 use tokio::sync::oneshot;
@@ -40,6 +41,9 @@ mod routes;
 
 /// Where Docker looks for the driver `ovs-ebpf`.
 pub const DEFAULT_SOCKET: &str = "/run/docker/plugins/ovs-ebpf.sock";
+/// How long a call may take once its turn has come. Docker itself waits much longer, and a `docker run`
+/// with it.
+pub const DEFAULT_ANSWER: Duration = Duration::from_millis(900);
 
 /// Where things are on this host.
 #[derive(Clone, Debug)]
@@ -54,6 +58,8 @@ pub struct Places {
     pub control: PathBuf,
     /// Where each Open vSwitch has its sockets, once it runs.
     pub rundirs: Vec<PathBuf>,
+    /// How long a call may take once its turn has come.
+    pub answer: Duration,
 }
 
 /// Why Docker can't be served.

@@ -14,7 +14,7 @@ use super::protocol::{Id, Subnet};
 use super::{StartError, WayOut};
 use crate::bridge::model::Mac;
 use crate::docker::record::{Backend, mac};
-use crate::docker::spec::Prefix;
+use crate::docker::spec::{Given, Prefix};
 use crate::state::{Error, Files};
 
 /// A network of Docker's.
@@ -143,6 +143,18 @@ impl Store {
         let mut all = self.endpoints.load()?;
         all.retain(|endpoint| endpoint.network == *network);
         Ok(all)
+    }
+
+    /// What containers were given, by their ports.
+    ///
+    /// # Errors
+    /// A file can't be read.
+    pub fn given(&self) -> Result<BTreeMap<String, Given>, Error> {
+        let given = |one: Endpoint| {
+            let addresses = one.addresses.iter().map(|prefix| prefix.address).collect();
+            (one.port(), Given { mac: one.mac, addresses })
+        };
+        Ok(self.endpoints.load()?.into_iter().map(given).collect())
     }
 
     /// The containers' names by their ports, as far as they are known.

@@ -175,14 +175,15 @@ impl Filter {
         self.info >> 16
     }
 
-    /// Whether it has the place of our filters, if it is on ingress.
+    /// Whether it may have the place of one of our filters, if it is on ingress.
     fn is_beside_own(&self) -> bool {
-        self.priority() == clsact::PRIORITY && self.chain == 0 && self.kind == "bpf"
+        clsact::is_own_priority(self.priority()) && self.chain == 0 && self.kind == "bpf"
     }
 
     /// Of which of our programs it is the filter, if it is on ingress.
     pub(crate) fn own(&self) -> Option<Program> {
-        clsact::program_of(self.handle, &self.name).filter(|_| self.is_beside_own())
+        let program = clsact::program_of(self.priority(), self.handle, &self.name);
+        program.filter(|_| self.is_beside_own())
     }
 }
 

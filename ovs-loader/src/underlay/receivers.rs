@@ -194,9 +194,11 @@ fn receiver(link: &LinkMessage, namespace: Option<i32>) -> Option<Receiver> {
             });
             (Encap::Vxlan, port?)
         }
-        InfoData::GreTap(_) => (Encap::Gre, 0),
+        InfoData::GreTap(_) | InfoData::GreTap6(_) => (Encap::Gre, 0),
         // Takes Ethernet frames too then (`gre_rcv`).
         InfoData::GreTun(info) if info.contains(&InfoGre::CollectMetadata) => (Encap::Gre, 0),
+        // Over IPv6 any of them takes what no ip6gretap has (`ip6gre_tunnel_lookup`).
+        InfoData::GreTun6(_) => (Encap::Gre, 0),
         _ => return None,
     };
     if let Some(namespace) = namespace {
@@ -205,12 +207,15 @@ fn receiver(link: &LinkMessage, namespace: Option<i32>) -> Option<Receiver> {
     Some(Receiver { encap, dst_port, ifindex, name: format!("{name}{what}") })
 }
 
-/// Whether a process receives all GRE packets through a raw socket: `/proc/net/raw` has the protocol in
-/// the place of the port.
+/// Whether a process receives all GRE packets through a raw socket: `/proc/net/raw` and `raw6` have the
+/// protocol in the place of the port.
 fn has_raw_gre_socket() -> bool {
-    let table = std::fs::read_to_string("/proc/thread-self/net/raw").unwrap_or_default();
-    table.lines().skip(1).any(|line| {
-        let local = line.split_whitespace().nth(1);
-        local.and_then(|local| local.split(':').nth(1)) == Some("002F")
+    ["raw", "raw6"].into_iter().any(|table| {
+        let path = format!("/proc/thread-self/net/{table}");
+        let table = std::fs::read_to_string(path).unwrap_or_default();
+        table.lines().skip(1).any(|line| {
+            let local = line.split_whitespace().nth(1);
+            local.and_then(|local| local.split(':').nth(1)) == Some("002F")
+        })
     })
 }

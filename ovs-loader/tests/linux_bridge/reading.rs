@@ -225,6 +225,47 @@ fn what_changes_right_after_an_overrun_is_seen() {
 }
 
 #[test]
+fn what_becomes_stale_while_long_tables_are_read_is_read_too() {
+    on_host(async |host| {
+        two_ports(host);
+        let batch: String = (0..3000)
+            .map(|n| {
+                format!(
+                    "fdb add 02:00:03:00:{:02x}:{:02x} dev veth-a master static\n",
+                    n >> 8,
+                    n & 255
+                )
+            })
+            .collect();
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), batch).expect("write");
+        host.bridge(&format!("-batch {}", file.path().display()));
+        let mut bridges = open().await;
+        // Bridges come and go, some of them while the long table is read.
+        let name = host.name().to_owned();
+        let changes = std::thread::spawn(move || {
+            let ip = |words: &str| {
+                let words = words.split(' ');
+                let status =
+                    std::process::Command::new("ip").args(["-n", &name]).args(words).status();
+                assert!(status.expect("ip").success());
+            };
+            for _ in 0..60 {
+                ip("link add br-other type bridge");
+                ip("link del br-other");
+            }
+        });
+        while !changes.is_finished() {
+            let resynced = tokio::time::timeout(Duration::from_secs(10), bridges.resync()).await;
+            resynced.expect("an end").expect("a resync");
+        }
+        changes.join().expect("no panic");
+        until(&mut bridges, "one bridge", |bridges| bridges.len() == 1).await;
+        assert!(bridge(bridges.bridges(), "br-ex").expect("the bridge").fdb.len() >= 3000);
+    });
+}
+
+#[test]
 fn a_change_is_not_lost_when_the_wait_for_it_is_dropped() {
     on_host(async |host| {
         two_ports(host);
@@ -264,7 +305,7 @@ fn a_veth_peer_in_the_same_namespace_is_known() {
         two_ports(host);
         host.ip(&format!("link set veth-a-peer address {A}"));
         let bridges = open().await;
-        let known = VethPeer { mac: mac(A), other_namespace: false, xdp: false };
+        let known = VethPeer { mac: mac(A), mtu: 1500, other_namespace: false, xdp: false };
         assert_eq!(peer(&bridges, "veth-a"), Some(known));
     });
 }
@@ -276,7 +317,7 @@ fn a_veth_peer_in_another_namespace_is_known_and_followed() {
         let container = Host::new();
         host.ip(&format!("link set veth-a-peer address {A} netns {}", container.name()));
         let mut bridges = open().await;
-        let mut known = VethPeer { mac: mac(A), other_namespace: true, xdp: false };
+        let mut known = VethPeer { mac: mac(A), mtu: 1500, other_namespace: true, xdp: false };
         assert_eq!(peer(&bridges, "veth-a"), Some(known));
 
         // Nothing in the bridge's namespace hears of this. More than once, since a late event of
@@ -290,6 +331,12 @@ fn a_veth_peer_in_another_namespace_is_known_and_followed() {
             })
             .await;
         }
+        container.ip("link set veth-a-peer mtu 1400");
+        known.mtu = 1400;
+        until(&mut bridges, "the new MTU", |bridges| {
+            port(bridges, "veth-a").is_some_and(|a| a.device == Device::Veth(Some(known)))
+        })
+        .await;
     });
 }
 

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ovs_ebpf_common::Reason;
+use ovs_loader::bridge::by_station::ByStation;
 use ovs_loader::bridge::model::{Encap, FlowLabel, Remote, Ttl, Tunnel, Why};
 
 use crate::host::{Host, mac, on_host, open, tunnel, until};
@@ -31,7 +32,7 @@ fn remote(address: &str) -> Remote {
 }
 
 fn remote_with(address: &str, options: &str) -> Remote {
-    Remote { address: ip(address), options: options.to_owned() }
+    Remote { options: options.to_owned(), ..Remote::plain(ip(address)) }
 }
 
 fn ip(address: &str) -> IpAddr {
@@ -58,6 +59,8 @@ fn vxlan_options_are_read_as_set() {
                 dst_port: 4789,
                 source_ports: (40000, 50000),
                 tos: Some(0x10),
+                ect_1_inherits: false,
+                ttl_behind_tag: None,
                 ttl: Ttl::Fixed(7),
                 df: true,
                 flow_label: FlowLabel::Fixed(0),
@@ -65,7 +68,7 @@ fn vxlan_options_are_read_as_set() {
                 device: None,
                 ageing: Some(Duration::from_secs(77)),
                 unsupported: vec![],
-                fdb: [].into(),
+                fdb: ByStation::default(),
             }
         );
     });
@@ -95,17 +98,13 @@ fn vxlan_inherits_ttl_and_tos() {
 }
 
 #[test]
-fn external_is_unsupported() {
-    read("external dstport 4789", |tunnel| {
-        assert_eq!(reasons(tunnel), [Why::from(Reason::TunnelExternal)]);
-    });
-}
-
-#[test]
-fn vnifilter_is_unsupported() {
-    read("external vnifilter dstport 4789", |tunnel| {
-        assert!(reasons(tunnel).contains(&Why::new(Reason::TunnelOption, "vnifilter")));
-    });
+fn external_is_unsupported_where_no_vlan_says_the_vni() {
+    for options in ["external dstport 4789", "external vnifilter dstport 4789"] {
+        read(options, |tunnel| {
+            assert_eq!(reasons(tunnel), [Why::from(Reason::TunnelExternal)]);
+            assert_eq!((tunnel.key_in, tunnel.key_out), (None, None));
+        });
+    }
 }
 
 #[test]
@@ -210,8 +209,8 @@ fn a_stations_remote_is_followed() {
         vxlan(host, "id 42 dstport 4789");
         let mut bridges = open().await;
         let is = |bridges: &_, wanted: &[Remote]| {
-            tunnel(bridges, "vxlan42").and_then(|tunnel| tunnel.fdb.get(&mac(A)).cloned())
-                == (!wanted.is_empty()).then(|| wanted.to_vec())
+            tunnel(bridges, "vxlan42").and_then(|tunnel| tunnel.fdb.get(mac(A)))
+                == (!wanted.is_empty()).then_some(wanted)
         };
         host.bridge(&format!("fdb add {A} dev vxlan42 dst 192.0.2.2 self"));
         until(&mut bridges, "A", |b| is(b, &[remote("192.0.2.2")])).await;
@@ -239,7 +238,7 @@ fn a_vxlan_device_brings_its_table_to_its_bridge() {
         until(&mut bridges, "the table", |bridges| {
             tunnel(bridges, "vxlan42").is_some_and(|tunnel| {
                 tunnel.remotes == [remote("192.0.2.2")]
-                    && tunnel.fdb.get(&mac(A)) == Some(&vec![remote("192.0.2.3")])
+                    && tunnel.fdb.get(mac(A)) == Some(&[remote("192.0.2.3")])
             })
         })
         .await;

@@ -6,6 +6,7 @@ mod mutate;
 mod overlay;
 mod random;
 mod scene;
+mod security;
 mod underlay;
 
 use ovs_ebpf_common::abi::Program;
@@ -48,7 +49,10 @@ impl Traffic {
         let Self { random, scene, last } = self;
         arrival.frame.clear();
         arrival.gso_size = 0;
-        let program = if random.one_in(2) {
+        let program = if random.one_in(8) {
+            security::arrive(random, scene, arrival);
+            Program::PortSecurity
+        } else if random.one_in(2) {
             overlay::arrive(random, scene, arrival);
             Program::PortIngress
         } else {
@@ -63,7 +67,8 @@ impl Traffic {
             for _ in 0..=random.below(3) {
                 mutate::change(random, &mut arrival.frame, last);
             }
-            if program != Program::PortIngress && random.one_in(2) {
+            let from_underlay = matches!(program, Program::UplinkIngress | Program::UplinkXdp);
+            if from_underlay && random.one_in(2) {
                 underlay::repair(&mut arrival.frame);
             }
         }

@@ -3,12 +3,13 @@
 use std::collections::btree_map::Entry;
 
 use ovs_ebpf_common::abi::{
-    Control, FdbFlags, FdbKey, FdbValue, GuardKey, GuardKind, NO_VLAN, PortFlags, PortValue,
-    TEMPLATE_LEN, TUNNEL_CAPACITY, TunnelFlags, TunnelIndexFlags, TunnelIndexKey, TunnelIndexKey6,
-    TunnelIndexValue, TunnelKind, TunnelPath, TunnelValue, UplinkValue, VXLAN_PORTS,
+    Control, DoubtValue, FdbFlags, FdbKey, FdbValue, GuardKey, GuardKind, NO_VLAN, PortFlags,
+    PortValue, TEMPLATE_LEN, TUNNEL_CAPACITY, TunnelFlags, TunnelIndexFlags, TunnelIndexKey,
+    TunnelIndexKey6, TunnelIndexValue, TunnelKind, TunnelPath, TunnelValue, UplinkValue,
+    VXLAN_PORTS,
 };
 
-use super::Random;
+use super::{Random, security};
 use crate::model::Tables;
 
 /// A device that exists.
@@ -110,6 +111,8 @@ impl Scene {
                 scene.tables.uplinks.insert(device.ifindex, value);
             }
         }
+        let ifindices: Vec<u32> = devices.iter().map(|device| device.ifindex).collect();
+        security::secure(random, &ifindices, &mut scene.tables);
         for _ in 0..TUNNELS {
             let domain = domain(random);
             scene.add_tunnel(random, domain);
@@ -221,7 +224,16 @@ impl Scene {
             reserved: 0,
             next_revalidation,
         };
-        self.tables.fdb.insert(FdbKey { bridge, vlan, mac }, value);
+        let key = FdbKey { bridge, vlan, mac };
+        self.tables.fdb.insert(key, value);
+        if random.one_in(16) {
+            let doubt = DoubtValue {
+                until: if random.one_in(2) { u64::MAX } else { 0 },
+                target: target ^ u32::from(random.one_in(4)),
+                is_tunnel: u32::from(behind_tunnel),
+            };
+            self.tables.doubts.insert(key, doubt);
+        }
         self.stations.push(Station { domain, mac, value });
     }
 }
@@ -262,13 +274,13 @@ fn control(random: &mut Random) -> Control {
         1 => 1,
         _ => u64::MAX,
     };
-    let mut vxlan_ports = [[0; 2]; VXLAN_PORTS];
+    let mut vxlan_ports = [0; VXLAN_PORTS];
     for port in &mut vxlan_ports {
         if random.one_in(2) {
-            *port = random.of(&[4789u16, 8472, 65_535, 1]).to_be_bytes();
+            *port = random.of(&[4789u16, 8472, 65_535, 1]).to_be();
         }
     }
-    vxlan_ports[random.below(VXLAN_PORTS)] = 4789u16.to_be_bytes();
+    vxlan_ports[random.below(VXLAN_PORTS)] = 4789u16.to_be();
     Control { lease_deadline, vxlan_ports, generation: 0 }
 }
 
@@ -291,7 +303,9 @@ fn tunnel(
             | flag(random.one_in(4), TunnelFlags::TOS_INHERIT)
             | flag(random.one_in(4), TunnelFlags::TTL_INHERIT)
             | flag(!df, TunnelFlags::NEEDS_ID)
-            | flag(random.one_in(2), TunnelFlags::FLOW_LABEL),
+            | flag(random.one_in(2), TunnelFlags::FLOW_LABEL)
+            | flag(random.one_in(2), TunnelFlags::ECT_1_INHERIT)
+            | flag(random.one_in(2), TunnelFlags::TAG_HIDES),
         active: random.below(2) as u8,
         tos: random.byte(),
         ttl: random.byte(),
@@ -322,8 +336,8 @@ fn path(
         TunnelKind::VxlanIpv4 | TunnelKind::VxlanIpv6 => random.of(&[0, 1, 42, 0xff_ffff]),
         TunnelKind::GreKeyIpv4 | TunnelKind::GreKeyIpv6 => random.of(&[0, 1, 42, u32::MAX]),
     };
-    let used: Vec<_> = control.vxlan_ports.into_iter().filter(|port| *port != [0; 2]).collect();
-    let dst_port = if vxlan(kind) { random.of(&used) } else { [0; 2] };
+    let used: Vec<_> = control.vxlan_ports.into_iter().filter(|port| *port != 0).collect();
+    let dst_port = if vxlan(kind) { random.of(&used).to_ne_bytes() } else { [0; 2] };
 
     let mut header = Vec::with_capacity(TEMPLATE_LEN);
     header.extend([0x02, 0, 0, 0, 1, 2, 0x02, 0, 0, 0, 1, 1]);

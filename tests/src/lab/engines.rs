@@ -1,11 +1,13 @@
 //! Two hosts with a Docker engine each, and beside it a daemon that serves Docker's networks.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use anyhow::Result;
 
-use super::{Encap, Engine, Host, Lab, Loader, binary};
+use super::{Encap, Engine, Host, Lab, Loader, binary, patience};
 
+/// What a daemon may take for an answer: its own default.
+const ANSWER: Duration = Duration::from_millis(900);
 /// The underlay addresses of both hosts, for `-o remotes=`.
 const HOSTS: &str = "192.0.2.1,192.0.2.2";
 
@@ -16,7 +18,7 @@ pub struct Engines {
     pub engines: Vec<Engine>,
     /// The daemons by host.
     pub loaders: Vec<Loader>,
-    /// The hosts: no bridge but what Docker's networks make.
+    /// The hosts.
     pub lab: Lab,
 }
 
@@ -26,15 +28,14 @@ impl Engines {
     /// # Errors
     /// When an engine or a daemon does not start.
     pub fn start() -> Result<Self> {
-        Self::start_binary(&binary()?)
+        Self::start_on(Lab::bare()?, &binary()?)
     }
 
-    /// Starts both with a certain build of `ovs-loader`.
+    /// Starts both on hosts that are there, with a certain build of `ovs-loader`.
     ///
     /// # Errors
     /// See [`start`](Self::start).
-    pub fn start_binary(binary: &Path) -> Result<Self> {
-        let lab = Lab::bare()?;
+    pub fn start_on(lab: Lab, binary: &Path) -> Result<Self> {
         let (mut engines, mut loaders) = (Vec::new(), Vec::new());
         for host in lab.hosts() {
             engines.push(Engine::start(host)?);
@@ -73,7 +74,10 @@ fn serve(host: &Host, binary: &Path) -> Result<Loader> {
     let (plugin, socket) = (plugin.to_string_lossy(), docker.join("sock"));
     let socket = socket.to_string_lossy();
     let arguments = ["--docker", "--docker-plugin", &plugin, "--docker-socket", &socket];
-    let mut loader = Loader::spawn_binary(binary.to_owned(), host, None, &arguments)?;
+    let answer = patience(ANSWER).as_millis();
+    let configuration = format!("[docker]\nanswer_ms = {answer}\n");
+    let configuration = Some(&*configuration);
+    let mut loader = Loader::spawn_binary(binary.to_owned(), host, configuration, &arguments)?;
     loader.ready()?;
     Ok(loader)
 }

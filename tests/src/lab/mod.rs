@@ -15,6 +15,7 @@ pub mod counters;
 mod engine;
 mod engines;
 mod fast_packets;
+mod fdb_writer;
 mod host;
 mod loader;
 mod namespace;
@@ -32,12 +33,13 @@ pub use self::{
     engine::Engine,
     engines::Engines,
     fast_packets::FastPackets,
+    fdb_writer::FdbWriter,
     host::{CONTAINER_MTU, Container, Host},
     loader::{Loader, binary},
     namespace::Namespace,
     ovs::Ovs,
     registry::remove_kept,
-    wait::{patience, wait_until},
+    wait::{patience, try_until, wait_until},
 };
 
 /// The tunnels between the bridges.

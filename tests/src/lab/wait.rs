@@ -39,7 +39,7 @@ pub fn wait_until<T>(limit: Duration, what: &str, mut condition: impl FnMut() ->
 ///
 /// # Errors
 /// When there is none within `limit`, with [`patience`], and the condition's own.
-pub(super) fn try_until<T>(
+pub fn try_until<T>(
     limit: Duration,
     mut condition: impl FnMut() -> Result<Option<T>>,
 ) -> Result<T> {

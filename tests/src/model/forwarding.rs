@@ -1,8 +1,10 @@
 //! What both programs ask of the maps: the lease, the FDB, the limits of a port.
 
+use std::collections::BTreeMap;
+
 use ovs_ebpf_common::{
     Reason,
-    abi::{Event, EventFlags, FdbFlags, FdbKey, FdbValue, NO_VLAN},
+    abi::{DOUBT, DoubtValue, Event, EventFlags, FdbFlags, FdbKey, FdbValue, NO_VLAN},
 };
 
 use super::{
@@ -83,10 +85,13 @@ impl Model {
         origin: &Origin,
         overlay: &Overlay,
     ) -> Result<FdbValue, Reason> {
-        let source = origin.key(overlay.source);
-        let source = self.tables.fdb.get_mut(&source).ok_or(Reason::SourceUnknown)?;
+        let key = origin.key(overlay.source);
+        let source = self.tables.fdb.get_mut(&key).ok_or(Reason::SourceUnknown)?;
         if place(source) != origin.place {
             return Err(Reason::SourceMoved);
+        }
+        if origin.tells && is_doubted(&self.tables.doubts, &key, source, now) {
+            return Err(Reason::Doubted);
         }
         if source.revalidate_seconds > 0 && source.next_revalidation <= now {
             source.next_revalidation = now + u64::from(source.revalidate_seconds) * 1_000_000_000;
@@ -95,6 +100,9 @@ impl Model {
         let isolated = source.flags & FdbFlags::ISOLATED != 0;
         let destination = origin.key(overlay.destination);
         let station = *self.tables.fdb.get(&destination).ok_or(Reason::DestinationUnknown)?;
+        if origin.tells && is_doubted(&self.tables.doubts, &destination, &station, now) {
+            return Err(Reason::Doubted);
+        }
         if place(&station) == origin.place {
             return Err(Reason::SamePort);
         }
@@ -105,22 +113,35 @@ impl Model {
     }
 
     /// The event that a frame raises which is left to the bridge: where that is about to learn that
-    /// the source is not where the FDB has it. Broadcast, and what is not IP, teach it too.
+    /// the source is not where the FDB has it, which is then doubted. Broadcast, and what is not IP, teach
+    /// it too.
     pub(super) fn event(
-        &self,
+        &mut self,
         now: u64,
         origin: &Origin,
         frame: &[u8],
         reason: Reason,
     ) -> Option<Event> {
         let heard = [Reason::SourceUnknown, Reason::SourceMoved, Reason::Multicast, Reason::NotIp];
-        if !origin.tells || now < origin.next_event || !heard.contains(&reason) {
+        let mac = read::source(frame);
+        // IEEE 802.1D: no source is a group address.
+        if !origin.tells || !heard.contains(&reason) || mac[0] % 2 == 1 {
             return None;
         }
-        let mac = read::source(frame);
-        let known = self.tables.fdb.get(&origin.key(mac)).map(place);
-        // IEEE 802.1D: no source is a group address.
-        if mac[0] % 2 == 1 || known == Some(origin.place) {
+        let key = origin.key(mac);
+        let known = self.tables.fdb.get(&key).map(place);
+        if known == Some(origin.place) {
+            return None;
+        }
+        if let Some(doubtful) = known {
+            let (target, is_tunnel) = match doubtful {
+                Place::Port(ifindex) => (ifindex, 0),
+                Place::Tunnel(id) => (id, 1),
+            };
+            self.tables.doubts.insert(key, DoubtValue { until: now + DOUBT, target, is_tunnel });
+            self.doubts.push(key);
+        }
+        if now < origin.next_event {
             return None;
         }
         let (from, tunnel) = match origin.place {
@@ -130,6 +151,22 @@ impl Model {
         let moved = if known.is_some() { EventFlags::MOVED } else { 0 };
         Some(Event { bridge: origin.bridge, from, mac, flags: tunnel | moved })
     }
+}
+
+/// Whether a station was heard elsewhere a moment ago.
+fn is_doubted(
+    doubts: &BTreeMap<FdbKey, DoubtValue>,
+    key: &FdbKey,
+    station: &FdbValue,
+    now: u64,
+) -> bool {
+    doubts.get(key).is_some_and(|doubt| {
+        let at = match doubt.is_tunnel {
+            0 => Place::Port(doubt.target),
+            _ => Place::Tunnel(doubt.target),
+        };
+        at == place(station) && now < doubt.until
+    })
 }
 
 /// Whether a local port takes a frame of `frame_len` bytes. What is to be cut is, there.

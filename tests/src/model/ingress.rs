@@ -21,10 +21,10 @@ impl Model {
         packet: &Received<'_>,
     ) -> Result<Forwarded, Reason> {
         self.lease(now)?;
-        let port = *self.tables.ports.get(&packet.device).ok_or(Reason::PortUnknown)?;
         if packet.frame.len() < ETHERNET + 20 {
             return Err(Reason::Truncated);
         }
+        let port = *self.tables.ports.get(&packet.device).ok_or(Reason::PortUnknown)?;
         let mut origin = Origin {
             place: Place::Port(packet.device),
             bridge: port.bridge,
@@ -72,12 +72,12 @@ impl Model {
         let kind = outer::classify(packet, &self.tables.control.vxlan_ports)?;
         self.lease(now)?;
         let outer = outer::read(kind, packet.frame)?;
+        let inner = &packet.frame[outer.len..];
+        let (untagged, tag) = read::untag(inner)?;
         let tunnel = *outer.tunnel(&mut self.tables).ok_or(Reason::TunnelUnknown)?;
         if tunnel.uplink != packet.device {
             return Err(Reason::WrongUplink);
         }
-
-        let inner = &packet.frame[outer.len..];
         let mut origin = Origin {
             place: Place::Tunnel(tunnel.tunnel),
             bridge: tunnel.bridge,
@@ -86,7 +86,6 @@ impl Model {
             tells: tunnel.flags & TunnelIndexFlags::EVENTS != 0,
             next_event: tunnel.next_event,
         };
-        let (untagged, tag) = read::untag(inner)?;
         origin.enter(tag)?;
         let outcome = self.deliver(now, packet, &untagged, (outer.ecn, tag), &origin);
         if let Err(reason) = &outcome
@@ -185,10 +184,19 @@ impl Model {
             return Err(Reason::EncapRefused);
         }
 
+        // As the kernel's GRE device has it for Open vSwitch (`ip_md_tunnel_xmit`).
+        let gre = [TunnelKind::GreIpv4, TunnelKind::GreKeyIpv4].contains(&kind);
+        let ect_1 = gre && tag.is_none() && overlay.tos % 4 == 1 && has(TunnelFlags::ECT_1_INHERIT);
+        // The kernel's own bridges leave it to the device, which finds no packet behind a tag.
+        let hidden = gre && tag.is_some() && has(TunnelFlags::TAG_HIDES);
+        let inherits = ect_1 || (has(TunnelFlags::TOS_INHERIT) && !hidden);
+        let tos = if inherits { overlay.tos } else { tunnel.tos };
         // RFC 6040, normal mode: the inner ECN field outside too.
-        let tos = if has(TunnelFlags::TOS_INHERIT) { overlay.tos } else { tunnel.tos };
-        let tos = tos / 4 * 4 + overlay.tos % 4;
-        let ttl = if has(TunnelFlags::TTL_INHERIT) { overlay.ttl } else { tunnel.ttl };
+        // But that of a packet behind a tag within GRE is not looked for.
+        let ecn = if gre && tag.is_some() { 0 } else { overlay.tos % 4 };
+        let tos = tos / 4 * 4 + ecn;
+        let inherits_ttl = has(TunnelFlags::TTL_INHERIT) && !hidden;
+        let ttl = if inherits_ttl { overlay.ttl } else { tunnel.ttl };
         let mut forwarded = outer::write(kind, path, &tunnel, (ip_len, tos, ttl));
         forwarded.frame.extend_from_slice(&inner);
 

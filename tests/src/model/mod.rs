@@ -17,6 +17,7 @@ mod forwarding;
 mod ingress;
 mod outer;
 mod read;
+mod security;
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -24,8 +25,9 @@ use std::ops::RangeInclusive;
 use ovs_ebpf_common::{
     Reason,
     abi::{
-        Control, Event, FdbKey, FdbValue, GuardKey, GuardValue, PortValue, Program, TunnelCounters,
-        TunnelIndexKey, TunnelIndexKey6, TunnelIndexValue, TunnelValue, UplinkValue,
+        AllowedKey, AllowedValue, Control, DoubtValue, Event, FdbKey, FdbValue, GuardKey,
+        GuardValue, PortValue, Program, SecurityValue, TunnelCounters, TunnelIndexKey,
+        TunnelIndexKey6, TunnelIndexValue, TunnelValue, UplinkValue,
     },
 };
 
@@ -40,6 +42,8 @@ pub struct Tables {
     pub ports: BTreeMap<u32, PortValue>,
     /// `fdb`.
     pub fdb: BTreeMap<FdbKey, FdbValue>,
+    /// `doubts`.
+    pub doubts: BTreeMap<FdbKey, DoubtValue>,
     /// `tunnels`, by id.
     pub tunnels: BTreeMap<u32, TunnelValue>,
     /// `tunnel_index`.
@@ -50,6 +54,12 @@ pub struct Tables {
     pub guards: BTreeMap<GuardKey, GuardValue>,
     /// `xdp_uplinks`, by ifindex.
     pub uplinks: BTreeMap<u32, UplinkValue>,
+    /// `security`, by ifindex.
+    pub security: BTreeMap<u32, SecurityValue>,
+    /// `allowed`.
+    pub allowed: BTreeMap<AllowedKey, AllowedValue>,
+    /// `stations`.
+    pub stations: BTreeMap<FdbKey, AllowedValue>,
 }
 
 /// A packet as it arrives at the hook.
@@ -97,13 +107,15 @@ pub struct Forwarded {
 /// The programs, with their maps.
 #[derive(Clone, Debug, Default)]
 pub struct Model {
-    /// The maps that programs read. They write [`FdbValue::next_revalidation`], and `next_event` of
-    /// [`PortValue`] and [`TunnelIndexValue`].
+    /// The maps that programs read. They write [`FdbValue::next_revalidation`], all of [`DoubtValue`], `next_event` of
+    /// [`PortValue`] and [`TunnelIndexValue`], and `full_at` and `discarded` of [`SecurityValue`].
     pub tables: Tables,
     /// `tunnel_counters`, by id.
     pub tunnel_counters: BTreeMap<u32, TunnelCounters>,
     /// What was put into `events`, and not taken out yet.
     pub events: Vec<Event>,
+    /// The stations that have come into doubt, and were not taken out yet.
+    pub doubts: Vec<FdbKey>,
 }
 
 impl Model {
@@ -113,8 +125,8 @@ impl Model {
         Self { tables, ..Self::default() }
     }
 
-    /// What becomes of a packet at `now`, in nanoseconds of `CLOCK_MONOTONIC`. What the filter lets
-    /// pass leaves as it came.
+    /// What becomes of a packet at `now`, in nanoseconds of `CLOCK_MONOTONIC`. What the filter and port
+    /// security let pass leaves as it came.
     ///
     /// # Errors
     /// Why it is left to the bridge, as it came, or discarded.
@@ -129,6 +141,9 @@ impl Model {
             Program::UplinkIngress => self.uplink_ingress(now, packet),
             Program::UplinkXdp => self
                 .filter(now, packet)
+                .map(|()| Forwarded::exactly(packet.frame.to_vec(), packet.tag)),
+            Program::PortSecurity => self
+                .secure(now, packet)
                 .map(|()| Forwarded::exactly(packet.frame.to_vec(), packet.tag)),
         }
     }

@@ -71,28 +71,21 @@ pub(super) const fn ip_len_from(kind: TunnelKind) -> usize {
 }
 
 /// Which encapsulation a packet to this host has.
-pub(super) fn classify(
-    packet: &Received<'_>,
-    vxlan_ports: &[[u8; 2]],
-) -> Result<TunnelKind, Reason> {
+pub(super) fn classify(packet: &Received<'_>, vxlan_ports: &[u16]) -> Result<TunnelKind, Reason> {
     let frame = packet.frame;
     // As long as IPv4 and a UDP header need, whatever it is.
     if !packet.for_host || packet.tag.is_some() || frame.len() < IP + 20 + 8 {
         return Err(Reason::NotTunnel);
     }
     let (protocol, l4) = match frame[12..14] {
-        [0x08, 0x00] => (ipv4_protocol(frame)?, IP + 20),
+        [0x08, 0x00] => (ipv4_protocol(frame, vxlan_ports)?, IP + 20),
         [0x86, 0xdd] => (ipv6_protocol(frame)?, IP + 40),
         _ => return Err(Reason::NotTunnel),
     };
     let ipv6 = l4 > IP + 20;
     if protocol == UDP {
-        // An unused place holds port 0. No tunnel has that: what is sent there is looked at like a
-        // tunnel's, and belongs to none.
-        let port = &frame[l4 + 2..l4 + 4];
-        let known = vxlan_ports.iter().any(|known| known == port);
         let kind = if ipv6 { TunnelKind::VxlanIpv6 } else { TunnelKind::VxlanIpv4 };
-        return if known { Ok(kind) } else { Err(Reason::NotTunnel) };
+        return if to_vxlan(frame, l4, vxlan_ports) { Ok(kind) } else { Err(Reason::NotTunnel) };
     }
     // RFC 2784 and 2890: version 0, Transparent Ethernet Bridging, at most the key bit.
     match (read::some(frame, l4), ipv6) {
@@ -104,10 +97,23 @@ pub(super) fn classify(
     }
 }
 
-/// UDP or GRE, where an IPv4 packet carries that at once.
-fn ipv4_protocol(frame: &[u8]) -> Result<u8, Reason> {
+/// Whether a UDP header at `l4` is addressed to one of the ports.
+fn to_vxlan(frame: &[u8], l4: usize, vxlan_ports: &[u16]) -> bool {
+    // An unused place holds port 0. No tunnel has that: what is sent there is looked at like a
+    // tunnel's, and belongs to none.
+    let port = &frame[l4 + 2..l4 + 4];
+    vxlan_ports.iter().any(|known| known.to_ne_bytes() == port)
+}
+
+/// UDP or GRE, where an IPv4 packet carries that at once. Of fragments and behind options that is
+/// what stands in the place of a UDP header.
+fn ipv4_protocol(frame: &[u8], vxlan_ports: &[u16]) -> Result<u8, Reason> {
     let protocol = frame[IP + 9];
-    if ![UDP, GRE].contains(&protocol) {
+    let tunnel = match protocol {
+        UDP => to_vxlan(frame, IP + 20, vxlan_ports),
+        _ => protocol == GRE,
+    };
+    if !tunnel {
         return Err(Reason::NotTunnel);
     }
     // RFC 791: More Fragments, or an offset.

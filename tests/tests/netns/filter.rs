@@ -1,6 +1,6 @@
 //! `accelerate.xdp = "filter"`: where the filter is attached, where not, and whom it must not hurt.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use anyhow::Result;
@@ -14,6 +14,7 @@ use ovs_ebpf_tests::why::elements;
 use ovs_loader::datapath::OBJECT;
 use serde_json::Value;
 
+use crate::over_ipv6::{PLAIN, move_to_ipv6};
 use crate::support::{ovs_loader, shell};
 
 const FILTER: &str = "[accelerate]\nxdp = \"filter\"\n";
@@ -223,5 +224,39 @@ fn a_new_remote_is_let_in_as_soon_as_the_bridge_knows_it() -> Result<()> {
     shell(pair.lab.host(0), "bridge fdb append 00:00:00:00:00:00 dev vxlan0 dst 192.0.2.3");
     wait_until(LIMIT, "an echo", || ping(1).is_ok_and(|ping| ping.received == 1).then_some(()));
     assert_eq!(ping(100)?.loss(), 0.0);
+    Ok(())
+}
+
+#[test]
+fn over_ipv6_strangers_and_wrong_keys_are_discarded_and_nobody_else() -> Result<()> {
+    let lab = vxlan_pair()?;
+    move_to_ipv6(&lab, PLAIN)?;
+    let pair = filtering(lab)?;
+    let (one, other, attacker) = (pair.lab.container(0), pair.lab.container(1), pair.lab.host(1));
+    pair.meet(one, other)?;
+    assert_eq!(against_flow(&pair.loaders[0]), None);
+    let discarded = || pair.loaders[0].stats().map(|stats| stats["discarded"].clone());
+    let asks = |id: u32, local: &str| {
+        let script = format!(
+            "ip addr add {local}/64 dev u0 nodad || true
+             ip link add vx{id} up type vxlan id {id} local {local} remote 2001:db8::1 dstport 4789 \
+                 udp6zerocsumtx udp6zerocsumrx
+             ip addr add 10.{id}.0.2/24 dev vx{id}
+             ping -n -c 2 -i 0.2 -W 1 10.{id}.0.1 || true"
+        );
+        shell(attacker, &script);
+    };
+    assert_eq!(discarded()?, serde_json::json!({}));
+    asks(43, "2001:db8::9");
+    assert!(discarded()?["unknown_remote"].as_u64() >= Some(1), "{}", discarded()?);
+    assert_eq!(discarded()?["wrong_key"], Value::Null);
+    asks(44, "2001:db8::2");
+    assert!(discarded()?["wrong_key"].as_u64() >= Some(1), "{}", discarded()?);
+    let stats = pair.loaders[0].stats()?;
+    let sources: Vec<_> = elements(&stats["sources"]).map(|one| one["address"].clone()).collect();
+    assert!(sources.contains(&"2001:db8::9".into()), "{stats}");
+    for address in [IpAddr::from(one.ipv4()), one.ipv6().into()] {
+        assert_eq!(traffic::ping(other, address, 56, 50, Duration::from_millis(10))?.loss(), 0.0);
+    }
     Ok(())
 }

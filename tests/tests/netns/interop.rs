@@ -10,12 +10,11 @@ use ovs_ebpf_tests::lab::{
     wait_until,
 };
 
+pub(crate) use ovs_ebpf_tests::wire::{ETHERNET, OUTER, on_the_wire};
+use ovs_ebpf_tests::wire::{IPV4, comparable};
+
 use crate::accelerated::{Accelerated, Ends, INTERVAL, LIMIT, count, is_fast, share};
 
-pub(crate) const ETHERNET: usize = 14;
-const IPV4: usize = 20;
-/// Outer Ethernet, IPv4, UDP and VXLAN.
-pub(crate) const OUTER: usize = ETHERNET + IPV4 + 8 + 8;
 const DONT_FRAGMENT: u8 = 0x40;
 const TCP: u8 = 6;
 /// A full frame on the underlay.
@@ -62,34 +61,6 @@ fn checksum_errors(pair: &Accelerated) -> Result<Vec<u64>> {
             [counters::checksum_errors(host), counters::checksum_errors(host.container(0))]
         })
         .collect()
-}
-
-/// A datagram as it crosses the underlay, told by its inner destination port.
-pub(crate) fn on_the_wire(capture: &mut Capture, flow: &Datagrams, size: usize) -> Result<Vec<u8>> {
-    let port = flow.sender().peer_addr()?.port().to_be_bytes();
-    let inner = match flow.sender().peer_addr()?.ip() {
-        IpAddr::V4(_) => IPV4,
-        IpAddr::V6(_) => 40,
-    };
-    assert_eq!(flow.send(size, 1)?, 1, "{size} bytes");
-    capture.next(|frame| {
-        frame.get(OUTER + ETHERNET + inner + 2..).is_some_and(|rest| rest.starts_with(&port))
-            && frame[12..14] == [8, 0]
-            && frame[ETHERNET + 9] == 17
-    })
-}
-
-/// The frame without what may differ from packet to packet: IP identification, the checksums of IP
-/// and of the outer UDP. The inner IPv4 header has an identification and a checksum, too.
-fn comparable(frame: &[u8]) -> Vec<u8> {
-    let mut frame = frame.to_vec();
-    let mut clear = |at: usize| frame[at..at + 2].fill(0);
-    clear(ETHERNET + 4);
-    clear(ETHERNET + 10);
-    clear(ETHERNET + IPV4 + 6);
-    clear(OUTER + ETHERNET + 4);
-    clear(OUTER + ETHERNET + 10);
-    frame
 }
 
 /// One's complement sum over a header with a right checksum is all ones.

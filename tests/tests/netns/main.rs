@@ -14,6 +14,7 @@ mod managed;
 mod mistakes;
 mod network;
 mod over_ipv6;
+mod security;
 mod slow_path;
 mod stations;
 mod support;

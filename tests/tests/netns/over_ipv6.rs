@@ -171,12 +171,19 @@ fn the_largest_packet_over_ipv6_is_fast_and_one_byte_more_is_the_bridges() -> Re
     }
     pair.meet(pair.lab.container(0), pair.lab.container(1))?;
     // Both ways of saying it, at once.
-    wait_until(LIMIT, "a warning of the containers' MTU", || {
+    let warned = || {
         let status = pair.loaders[0].status().expect("the daemon answers");
         let check = ovs_loader(pair.lab.host(0), &["check"]).expect("check succeeds");
-        let warns = |text: String| text.contains("set the containers' MTU to 1430");
-        (warns(status["warnings"].to_string()) && warns(check)).then_some(())
+        [status["warnings"].to_string(), check]
+            .map(|text| text.contains("set the containers' MTU to 1430"))
+    };
+    wait_until(LIMIT, "a warning of the containers' MTU", || {
+        (warned() == [true, true]).then_some(())
     });
+    // What a container can't send is no matter of the port's.
+    pair.lab.host(0).container(0).ip("link set eth0 mtu 1430\n")?;
+    wait_until(LIMIT, "no warning any more", || (warned() == [false, false]).then_some(()));
+    pair.lab.host(0).container(0).ip("link set eth0 mtu 1500\n")?;
     let (from, to) = pair.ways()[0];
     // An echo without fragments, with so many bytes of IPv4 packet.
     let echo = |packet: u32| {

@@ -47,18 +47,16 @@ pub(crate) fn filtering() -> Host {
 
 /// What becomes of the vector of this name, less its tunnel: see `tests/vectors/generate.py`.
 fn expected(tunnel: &Tunnel, name: &str) -> Result<(), Reason> {
-    if tunnel.remote.is_ipv6() {
-        // Not judged.
-        return Ok(());
-    }
     let vxlan = tunnel.kind == Kind::Vxlan;
     Err(match name {
-        "remote" => Reason::UnknownRemote,
+        "remote" | "remote_prefix" => Reason::UnknownRemote,
         "vni_less_1" | "vni_high" | "gre_no_key" | "gre_other_key" | "gre_key_0" => {
             Reason::WrongKey
         }
         "ip_checksum"
         | "total_length_more"
+        | "payload_length_more"
+        | "payload_length_zero"
         | "last_byte_lost"
         | "udp_length_more"
         | "no_vni_flag"
@@ -66,7 +64,9 @@ fn expected(tunnel: &Tunnel, name: &str) -> Result<(), Reason> {
         | "truncated_inner_ethernet"
         | "truncated_vxlan_nothing" => Reason::Malformed,
         // Of GRE that is the inner frame's problem.
-        "total_length_less" | "truncated_tunnel_header" if vxlan => Reason::Malformed,
+        "total_length_less" | "payload_length_less" | "truncated_tunnel_header" if vxlan => {
+            Reason::Malformed
+        }
         // Without a key that is too short to be judged.
         "truncated_inner_nothing" if tunnel.key.is_some() => Reason::Malformed,
         name if name.starts_with("flag_") || name.starts_with("reserved_byte_") => {
@@ -98,6 +98,20 @@ fn what_a_tunnel_sends_passes() {
     for vector in vectors::encap() {
         guard_receiving_end(&mut host, &vector.tunnel);
         assert_eq!(host.filter(UPLINK, &vector.outer), Ok(()), "{}", vector.name);
+    }
+}
+
+#[test]
+fn a_udp_length_of_zero_is_all_there_is_over_ipv6_and_nothing_over_ipv4() {
+    let mut host = filtering();
+    for vector in vectors::encap().into_iter().filter(|one| one.tunnel.kind == Kind::Vxlan) {
+        guard_receiving_end(&mut host, &vector.tunnel);
+        let ipv6 = vector.tunnel.remote.is_ipv6();
+        let udp = if ipv6 { 54 } else { 34 };
+        let mut frame = vector.outer.clone();
+        frame[udp + 4..udp + 6].fill(0);
+        let expected = if ipv6 { Ok(()) } else { Err(Reason::Malformed) };
+        assert_eq!(host.filter(UPLINK, &frame), expected, "{}", vector.name);
     }
 }
 

@@ -1,4 +1,4 @@
-//! The flow cache in front of the FDB: when it answers, and when it must not.
+//! The flow cache in front of the tables: when it answers, and when it must not.
 
 use nix::{
     sched::{CpuSet, sched_setaffinity},
@@ -6,20 +6,27 @@ use nix::{
 };
 use ovs_ebpf_common::{
     Reason,
-    abi::{FdbKey, FdbValue, Program},
+    abi::{FdbKey, FdbValue, IndexKey, Program, TunnelKind},
 };
-use ovs_ebpf_tests::vectors;
+use ovs_ebpf_tests::vectors::{self, Encap};
 
-use crate::host::{BRIDGE, Host, OTHER_PORT, PORT, RECEIVER, SENDER, Verdict, at_port};
+use crate::host::{
+    BRIDGE, Host, OTHER_PORT, PORT, RECEIVER, SENDER, UPLINK, Verdict, at_port, kind, receiver_key,
+};
 
 const PROGRAM: Program = Program::PortIngress;
+
+/// Each CPU has a cache of its own.
+fn stay_on_one_cpu() {
+    let mut cpus = CpuSet::new();
+    cpus.set(0).expect("a first CPU");
+    sched_setaffinity(Pid::from_raw(0), &cpus).expect("it may be used");
+}
 
 /// A host with two stations, whose flow has just been looked up on the only CPU that this thread runs
 /// on; and a frame of that flow.
 fn host() -> (Host, Vec<u8>) {
-    let mut cpus = CpuSet::new();
-    cpus.set(0).expect("a first CPU");
-    sched_setaffinity(Pid::from_raw(0), &cpus).expect("it may be used");
+    stay_on_one_cpu();
     let frame = vectors::encap().swap_remove(0).inner;
     let mut host = Host::new();
     host.set_station(SENDER, at_port(PORT));
@@ -43,9 +50,42 @@ fn a_flow_is_not_looked_up_again_until_the_fdb_says_that_it_changed() {
 }
 
 #[test]
+fn neither_is_the_port_it_comes_from() {
+    let (mut host, frame) = host();
+    host.ports.remove(&PORT).expect("it is there");
+    assert_eq!(host.run(PROGRAM, PORT, &frame), Verdict::Forwarded(frame.clone()));
+    host.forget_flows();
+    assert_eq!(host.run(PROGRAM, PORT, &frame), Verdict::Left(Reason::PortUnknown));
+}
+
+#[test]
+fn neither_is_the_tunnel_it_comes_by_if_that_is_over_ipv4() {
+    stay_on_one_cpu();
+    let vectors = vectors::encap();
+    for each in TunnelKind::ALL {
+        let of_kind = |vector: &&Encap| kind(&vector.tunnel) == each;
+        let vector = vectors.iter().find(of_kind).unwrap_or_else(|| panic!("no {each:?}"));
+        let mut host = Host::receiving(&vector.tunnel);
+        let forwarded = Verdict::Forwarded(vector.inner.clone());
+        assert_eq!(host.run(Program::UplinkIngress, UPLINK, &vector.outer), forwarded);
+        match receiver_key(&vector.tunnel) {
+            IndexKey::Ipv4(key) => host.tunnel_index.remove(&key).expect("it is there"),
+            IndexKey::Ipv6(key) => host.tunnel_index6.remove(&key).expect("it is there"),
+        }
+        let unknown = Verdict::Left(Reason::TunnelUnknown);
+        let remembered = if each.is_ipv6() { &unknown } else { &forwarded };
+        let verdict = host.run(Program::UplinkIngress, UPLINK, &vector.outer);
+        assert_eq!(&verdict, remembered, "{each:?}");
+        host.forget_flows();
+        assert_eq!(host.run(Program::UplinkIngress, UPLINK, &vector.outer), unknown, "{each:?}");
+    }
+}
+
+#[test]
 fn a_frame_that_differs_in_port_or_station_is_another_flow() {
     let (mut host, frame) = host();
     host.set_port(OTHER_PORT);
+    assert_eq!(host.run(PROGRAM, PORT, &frame), Verdict::Forwarded(frame.clone()));
     host.fdb.remove(&key(RECEIVER)).expect("it is there");
     assert_eq!(host.run(PROGRAM, OTHER_PORT, &frame), Verdict::Left(Reason::SourceMoved));
     for at in [0, 1, 5, 6, 7, 11] {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process::Command;
 
 use aya::{
-    Ebpf, EbpfLoader, Pod,
+    Ebpf, EbpfLoader,
     maps::{Array, HashMap, Map, MapData, PerCpuArray, RingBuf},
     programs::{ProgramInfo, SchedClassifier, Xdp},
 };
@@ -12,21 +12,21 @@ use nix::sched::{CloneFlags, unshare};
 use ovs_ebpf_common::{
     PACKET_REASONS, Reason,
     abi::{
-        Control, Event, FdbFlags, FdbKey, FdbValue, GuardKey, GuardValue, IndexKey, PortFlags,
-        PortValue, Program, ProgramCounters, SourceCounters, SourceKey, TunnelCounters,
-        TunnelFlags, TunnelIndexFlags, TunnelIndexKey, TunnelIndexKey6, TunnelIndexValue,
-        TunnelKind, TunnelPath, TunnelValue, UplinkValue, VXLAN_PORTS,
+        AllowedKey, AllowedValue, Control, DoubtValue, FDB_CAPACITY, FdbKey, FdbValue, GuardKey,
+        GuardValue, PortValue, Program, ProgramCounters, SecurityValue, SourceCounters, SourceKey,
+        TunnelCounters, TunnelIndexKey, TunnelIndexKey6, TunnelIndexValue, TunnelValue,
+        UplinkValue,
     },
-    wire::outer::{self, Outer},
 };
-use ovs_ebpf_tests::{
-    generate::Device,
-    model::Tables,
-    vectors::{Kind, Tunnel},
-};
+use ovs_ebpf_tests::{generate::Device, vectors::Tunnel};
 use ovs_loader::datapath::{self, OBJECT};
 
-use crate::run::{self, Input, Live, Outcome, PASS, REDIRECT};
+use crate::run::{self, Input, Live, Outcome, PASS, REDIRECT, SHOT};
+
+mod tables;
+
+use tables::replace;
+pub(crate) use tables::{at_port, behind_tunnel, kind, receiver_key, sender_end};
 
 /// The bridge's number: no device is behind it here.
 pub(crate) const BRIDGE: u32 = 9;
@@ -76,8 +76,11 @@ pub(crate) struct Observed {
 pub(crate) struct Host {
     ebpf: Ebpf,
     control: Array<MapData, Control>,
+    /// The last one written.
+    generation: u64,
     pub(crate) ports: HashMap<MapData, u32, PortValue>,
     pub(crate) fdb: HashMap<MapData, FdbKey, FdbValue>,
+    pub(crate) doubts: HashMap<MapData, FdbKey, DoubtValue>,
     tunnels: Array<MapData, TunnelValue>,
     pub(crate) tunnel_index: HashMap<MapData, TunnelIndexKey, TunnelIndexValue>,
     pub(crate) tunnel_index6: HashMap<MapData, TunnelIndexKey6, TunnelIndexValue>,
@@ -87,6 +90,9 @@ pub(crate) struct Host {
     pub(crate) guards: HashMap<MapData, GuardKey, GuardValue>,
     pub(crate) uplinks: HashMap<MapData, u32, UplinkValue>,
     pub(crate) sources: HashMap<MapData, SourceKey, SourceCounters>,
+    pub(crate) security: HashMap<MapData, u32, SecurityValue>,
+    pub(crate) allowed: HashMap<MapData, AllowedKey, AllowedValue>,
+    pub(crate) stations: HashMap<MapData, FdbKey, AllowedValue>,
     /// By program and CPU, as last read.
     counted: [Vec<ProgramCounters>; Program::ALL.len()],
     /// Ids that [`Self::set_tables`] set.
@@ -96,17 +102,22 @@ pub(crate) struct Host {
 impl Host {
     /// A host with a running lease, one bridge port and an uplink; no stations and no tunnel.
     pub(crate) fn new() -> Self {
-        Self::with_decap_l3(datapath::decap_l3().expect("the kernel can be asked"))
+        Self::load(datapath::decap_l3().expect("the kernel can be asked"), FDB_CAPACITY as u32)
+    }
+
+    /// [`Self::new`] with room for so many stations.
+    pub(crate) fn with_fdb_capacity(capacity: u32) -> Self {
+        Self::load(datapath::decap_l3().expect("the kernel can be asked"), capacity)
     }
 
     /// [`Self::new`] on a kernel that must not be asked for `BPF_F_ADJ_ROOM_DECAP_L3_IPV6`, as any can
     /// be treated.
     pub(crate) fn on_old_kernel() -> Self {
-        Self::with_decap_l3(false)
+        Self::load(false, FDB_CAPACITY as u32)
     }
 
     /// [`Self::new`], with what the loader tells the programs of the kernel.
-    fn with_decap_l3(decap_l3: bool) -> Self {
+    fn load(decap_l3: bool, fdb_capacity: u32) -> Self {
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace: run as root");
         // No frames but the tests' own: a device that comes up would look for its neighbours.
         std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").expect("disable_ipv6");
@@ -121,6 +132,7 @@ impl Host {
         }
         let mut ebpf = EbpfLoader::new()
             .override_global("DECAP_L3", &u8::from(decap_l3), true)
+            .map_max_entries("fdb", fdb_capacity)
             .load(object())
             .expect("the BPF object loads");
         for program in Program::TC {
@@ -136,8 +148,10 @@ impl Host {
         let counters = map(&mut ebpf, "counters");
         let mut host = Self {
             control: map(&mut ebpf, "control"),
+            generation: 0,
             ports: map(&mut ebpf, "ports"),
             fdb: map(&mut ebpf, "fdb"),
+            doubts: map(&mut ebpf, "doubts"),
             tunnels: map(&mut ebpf, "tunnels"),
             tunnel_index: map(&mut ebpf, "tunnel_index"),
             tunnel_index6: map(&mut ebpf, "tunnel_index6"),
@@ -146,6 +160,9 @@ impl Host {
             guards: map(&mut ebpf, "guards"),
             uplinks: map(&mut ebpf, "xdp_uplinks"),
             sources: map(&mut ebpf, "xdp_sources"),
+            security: map(&mut ebpf, "security"),
+            allowed: map(&mut ebpf, "allowed"),
+            stations: map(&mut ebpf, "stations"),
             counted: Program::ALL.map(|program| per_cpu(&counters, program)),
             counters,
             tunnels_set: Vec::new(),
@@ -183,126 +200,6 @@ impl Host {
         host.set_station(RECEIVER, at_port(PORT));
         host.set_tunnel_index(receiver_key(tunnel));
         host
-    }
-
-    /// Until when the programs may forward, in nanoseconds of `CLOCK_MONOTONIC`.
-    pub(crate) fn set_lease(&mut self, lease_deadline: u64) {
-        let mut vxlan_ports = [[0; 2]; VXLAN_PORTS];
-        vxlan_ports[0] = 4789u16.to_be_bytes();
-        self.set_control(Control { lease_deadline, vxlan_ports, generation: 0 });
-    }
-
-    /// Sets the lease and the ports, under a generation that never was: the FDB is asked again.
-    fn set_control(&mut self, control: Control) {
-        let generation = self.control.get(&0, 0).expect("control").generation + 1;
-        self.control.set(0, Control { generation, ..control }, 0).expect("control");
-    }
-
-    /// Tells the programs that the FDB has changed.
-    pub(crate) fn forget_flows(&mut self) {
-        let control = self.control.get(&0, 0).expect("control");
-        self.set_control(control);
-    }
-
-    /// Makes a device a port of the bridge.
-    pub(crate) fn set_port(&mut self, ifindex: u32) {
-        let value = PortValue { bridge: BRIDGE, ..PortValue::default() };
-        self.ports.insert(ifindex, value, 0).expect("ports");
-    }
-
-    /// Enters a station in the bridge's FDB, or changes its entry.
-    pub(crate) fn set_station(&mut self, mac: [u8; 6], value: FdbValue) {
-        self.fdb.insert(FdbKey { bridge: BRIDGE, vlan: 0, mac }, value, 0).expect("fdb");
-        self.forget_flows();
-    }
-
-    /// Removes a station from the bridge's FDB.
-    pub(crate) fn remove_station(&mut self, mac: [u8; 6]) {
-        self.fdb.remove(&FdbKey { bridge: BRIDGE, vlan: 0, mac }).expect("fdb");
-        self.forget_flows();
-    }
-
-    /// Sets the tunnel.
-    pub(crate) fn set_tunnel(&mut self, value: TunnelValue) {
-        self.tunnels.set(TUNNEL, value, 0).expect("tunnels");
-    }
-
-    /// Sets what identifies the tunnel's packets, instead of what did before.
-    pub(crate) fn set_tunnel_index(&mut self, key: IndexKey) {
-        let value = TunnelIndexValue {
-            tunnel: TUNNEL,
-            bridge: BRIDGE,
-            uplink: UPLINK,
-            ..TunnelIndexValue::default()
-        };
-        let (mut over_ipv4, mut over_ipv6) = (BTreeMap::new(), BTreeMap::new());
-        match key {
-            IndexKey::Ipv4(key) => drop(over_ipv4.insert(key, value)),
-            IndexKey::Ipv6(key) => drop(over_ipv6.insert(key, value)),
-        }
-        replace(&mut self.tunnel_index, &over_ipv4);
-        replace(&mut self.tunnel_index6, &over_ipv6);
-    }
-
-    /// Makes the maps say what the tables do and nothing else.
-    pub(crate) fn set_tables(&mut self, tables: &Tables) {
-        replace(&mut self.ports, &tables.ports);
-        replace(&mut self.fdb, &tables.fdb);
-        replace(&mut self.tunnel_index, &tables.tunnel_index);
-        replace(&mut self.tunnel_index6, &tables.tunnel_index6);
-        replace(&mut self.guards, &tables.guards);
-        replace(&mut self.uplinks, &tables.uplinks);
-        for id in std::mem::take(&mut self.tunnels_set) {
-            self.tunnels.set(id, TunnelValue::default(), 0).expect("tunnels");
-        }
-        for (id, value) in &tables.tunnels {
-            self.tunnels.set(*id, value, 0).expect("tunnels");
-            self.tunnels_set.push(*id);
-        }
-        self.set_control(tables.control);
-    }
-
-    /// Lets a port and the tunnel raise events, or stops that.
-    pub(crate) fn set_events(&mut self, port: u32, on: bool) {
-        let flags = if on { PortFlags::EVENTS } else { 0 };
-        let value = PortValue { bridge: BRIDGE, flags, ..PortValue::default() };
-        self.ports.insert(port, value, 0).expect("ports");
-        let keys: Vec<_> =
-            self.tunnel_index.keys().collect::<Result<_, _>>().expect("tunnel_index");
-        for key in keys {
-            let value = self.tunnel_index.get(&key, 0).expect("tunnel_index");
-            let flags = if on { TunnelIndexFlags::EVENTS } else { 0 };
-            let value = TunnelIndexValue { flags, next_event: 0, ..value };
-            self.tunnel_index.insert(key, value, 0).expect("tunnel_index");
-        }
-    }
-
-    /// The events raised since this was last asked.
-    pub(crate) fn events(&mut self) -> Vec<Event> {
-        let ring = self.events.as_mut().expect("not taken");
-        let next = || ring.next().map(|record| Event::from_bytes(&record).expect("an event"));
-        std::iter::from_fn(next).collect()
-    }
-
-    /// The ring buffer of events, for another reader.
-    pub(crate) fn take_events(&mut self) -> RingBuf<MapData> {
-        self.events.take().expect("not taken")
-    }
-
-    /// The tunnel's counters, of all CPUs.
-    pub(crate) fn tunnel_counters(&self) -> TunnelCounters {
-        self.tunnel_counters_of(TUNNEL)
-    }
-
-    /// A tunnel's counters, of all CPUs.
-    pub(crate) fn tunnel_counters_of(&self, id: u32) -> TunnelCounters {
-        let values = self.tunnel_counters.get(&id, 0).expect("tunnel_counters");
-        values.iter().fold(TunnelCounters::default(), |sum, cpu| TunnelCounters {
-            tx_packets: sum.tx_packets + cpu.tx_packets,
-            tx_bytes: sum.tx_bytes + cpu.tx_bytes,
-            rx_packets: sum.rx_packets + cpu.rx_packets,
-            rx_bytes: sum.rx_bytes + cpu.rx_bytes,
-        })
     }
 
     /// The classifier, to attach it.
@@ -392,6 +289,32 @@ impl Host {
         }
     }
 
+    /// Runs port security on a frame that arrives on a device, with the payload bytes of each segment
+    /// that it stands for.
+    ///
+    /// # Panics
+    /// Where the kernel refuses the frame, or the program changes it or counts other than it does.
+    pub(crate) fn secure(
+        &mut self,
+        ifindex: u32,
+        frame: &[u8],
+        gso_size: u32,
+    ) -> Result<(), Reason> {
+        let input = Input { ifindex, frame, gso_size, mark: 0 };
+        let Observed { outcome, counted } = self.observe(Program::PortSecurity, input);
+        assert_eq!(outcome.frame, frame, "port security changed a frame");
+        match (outcome.verdict, counted.as_slice()) {
+            (PASS, []) => Ok(()),
+            (SHOT, [(at @ 2.., 1)]) => {
+                let code = u8::try_from(at - 2).expect("a reason's code");
+                Err(Reason::from_code(code).expect("a reason"))
+            }
+            (verdict, counted) => {
+                panic!("port security returned {verdict} and counted {counted:?} on {frame:02x?}")
+            }
+        }
+    }
+
     /// Takes from the filter all that it knows.
     pub(crate) fn forget_guards(&mut self) {
         replace(&mut self.guards, &BTreeMap::new());
@@ -432,78 +355,6 @@ fn per_cpu(
     counters.get(&(program as u32), 0).expect("counters").to_vec()
 }
 
-/// A station behind a port, never validated anew.
-pub(crate) fn at_port(ifindex: u32) -> FdbValue {
-    FdbValue { target: ifindex, mtu: UNDERLAY_MTU, ..FdbValue::default() }
-}
-
-/// A station behind the tunnel, never validated anew.
-pub(crate) fn behind_tunnel() -> FdbValue {
-    FdbValue { target: TUNNEL, flags: FdbFlags::TUNNEL, ..FdbValue::default() }
-}
-
-/// What the maps call a vector's tunnel.
-pub(crate) fn kind(tunnel: &Tunnel) -> TunnelKind {
-    match (tunnel.kind, tunnel.key, tunnel.remote.is_ipv6()) {
-        (Kind::Vxlan, _, false) => TunnelKind::VxlanIpv4,
-        (Kind::Gre, None, false) => TunnelKind::GreIpv4,
-        (Kind::Gre, Some(_), false) => TunnelKind::GreKeyIpv4,
-        (Kind::Vxlan, _, true) => TunnelKind::VxlanIpv6,
-        (Kind::Gre, None, true) => TunnelKind::GreIpv6,
-        (Kind::Gre, Some(_), true) => TunnelKind::GreKeyIpv6,
-    }
-}
-
-/// The value of `tunnels` for the tunnel's sending end.
-pub(crate) fn sender_end(tunnel: &Tunnel) -> TunnelValue {
-    let kind = kind(tunnel);
-    let (header, checksum_seed) = outer::template(
-        kind,
-        &Outer {
-            destination_mac: tunnel.next_hop_mac,
-            source_mac: tunnel.source_mac,
-            local: tunnel.local,
-            remote: tunnel.remote,
-            key: tunnel.key.unwrap_or(0),
-            dst_port: tunnel.destination_port.unwrap_or(0),
-            df: tunnel.df,
-            flow_label: 0,
-        },
-    );
-    let flag = |set, flag| if set { flag } else { 0 };
-    let path = TunnelPath {
-        header,
-        checksum_seed,
-        uplink: UPLINK,
-        // Between the two is the outer header less its Ethernet header, plus the inner one.
-        mtu: UNDERLAY_MTU - kind.header_len() as u32,
-        kind: kind as u8,
-        next_hop_family: libc::AF_INET as u32,
-        ..TunnelPath::default()
-    };
-    TunnelValue {
-        flags: TunnelFlags::READY
-            | flag(tunnel.tos.is_none(), TunnelFlags::TOS_INHERIT)
-            | flag(tunnel.ttl.is_none(), TunnelFlags::TTL_INHERIT)
-            | flag(!tunnel.df && !kind.is_ipv6(), TunnelFlags::NEEDS_ID),
-        // The other slot stays empty, to see that it is not used.
-        active: 1,
-        tos: tunnel.tos.unwrap_or(0),
-        ttl: tunnel.ttl.unwrap_or(0),
-        source_port_min: SOURCE_PORTS.0,
-        source_port_span: SOURCE_PORTS.1,
-        paths: [TunnelPath::default(), path],
-        ..TunnelValue::default()
-    }
-}
-
-/// What identifies its packets at the tunnel's receiving end.
-pub(crate) fn receiver_key(tunnel: &Tunnel) -> IndexKey {
-    let (remote, local) = (tunnel.local, tunnel.remote);
-    let (key, dst_port) = (tunnel.key.unwrap_or(0), tunnel.destination_port.unwrap_or(0));
-    IndexKey::new(kind(tunnel), remote, local, key, dst_port)
-}
-
 /// The reason of this name.
 pub(crate) fn reason(name: &str) -> Reason {
     let mut all = Reason::ALL.iter().copied();
@@ -517,16 +368,6 @@ pub(crate) fn object() -> &'static [u8] {
         "built without the BPF programs: run `cargo xtask setup`, then again"
     );
     OBJECT
-}
-
-fn replace<K: Pod + Ord, V: Pod>(map: &mut HashMap<MapData, K, V>, entries: &BTreeMap<K, V>) {
-    let old: Vec<_> = map.keys().collect::<Result<_, _>>().expect("the map's keys");
-    for key in old {
-        map.remove(&key).expect("an entry to remove");
-    }
-    for (key, value) in entries {
-        map.insert(key, value, 0).expect("room for an entry");
-    }
 }
 
 fn map<T>(ebpf: &mut Ebpf, name: &str) -> T

@@ -1,9 +1,12 @@
 //! The loaded programs, one frame at a time through `BPF_PROG_TEST_RUN`: verdict, whole frame, and
 //! which counter moved. Needs root.
 
+mod batch;
+mod clock;
 mod cost;
 mod decap;
 mod differential;
+mod doubt;
 mod encap;
 mod events;
 mod filter;
@@ -14,6 +17,8 @@ mod hostile;
 mod live;
 mod oracle;
 mod run;
+mod scale;
+mod security;
 mod veth;
 mod vlan;
 mod wire;

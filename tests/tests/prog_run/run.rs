@@ -17,6 +17,8 @@ use aya::programs::{
 
 /// `TC_ACT_UNSPEC`: the next filter on the hook decides, in the end the bridge.
 pub(crate) const PASS: i32 = -1;
+/// `TC_ACT_SHOT`: the packet is discarded.
+pub(crate) const SHOT: i32 = 2;
 /// `TC_ACT_REDIRECT`.
 pub(crate) const REDIRECT: i32 = 7;
 

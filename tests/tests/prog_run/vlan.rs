@@ -72,6 +72,7 @@ impl Wired {
             ..PortValue::default()
         };
         self.host.ports.insert(PORT, port, 0).expect("ports");
+        self.host.forget_flows();
         let mut tunnel = sender_end(&vector.tunnel);
         let IpAddr::V4(remote) = vector.tunnel.remote else { panic!("{}: IPv4", vector.name) };
         tunnel.paths[1].next_hop[..4].copy_from_slice(&remote.octets());
@@ -88,6 +89,7 @@ impl Wired {
         };
         let IndexKey::Ipv4(key) = key else { panic!("{}: IPv4", vector.name) };
         self.host.tunnel_index.insert(key, index, 0).expect("tunnel_index");
+        self.host.forget_flows();
         // What the programs remember of the FDB, they ask anew.
         self.host.set_lease(u64::MAX);
         let neighbour = vector.tunnel.next_hop_mac.map(|byte| format!("{byte:02x}")).join(":");

@@ -2,15 +2,17 @@
 
 use std::{net::Ipv4Addr, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use ovs_ebpf_tests::{
-    accelerated::{Accelerated, Ends, INTERVAL, LIMIT, is_fast, share},
+    accelerated::{Accelerated, Ends, LIMIT, is_fast, share},
     lab::{
         Capture, Encap, Lab, counters,
         traffic::{self, Datagrams},
         wait_until,
     },
 };
+
+use crate::support::{datagrams, echoes};
 
 /// Outer Ethernet and IPv4 headers.
 const ETHERNET: usize = 14;
@@ -41,14 +43,13 @@ fn works(options: &str, ends: Ends) -> Result<()> {
     for (from, to) in pair.ways() {
         let counted = pair.counted(|| {
             for size in [56, 1422, 1423, 9000] {
-                let ping = traffic::ping(from, to.ipv4(), size, 3, INTERVAL)?;
-                assert_eq!(ping.received, 3, "{what}: {size} bytes");
+                echoes(from, to.ipv4(), size).context(what.clone())?;
             }
             traffic::transfer(from, (to, to.ipv4().into()), 5_000_000)?;
             traffic::transfer(from, (to, to.ipv6().into()), 2_000_000)?;
-            let datagrams = Datagrams::open(from, (to, to.ipv4().into()))?;
+            let flow = Datagrams::open(from, (to, to.ipv4().into()))?;
             for size in [1, 64, 1422, 4000] {
-                assert_eq!(datagrams.send(size, 32)?, 32, "{what}: {size} bytes");
+                datagrams(&flow, size).context(what.clone())?;
             }
             Ok(())
         })?;

@@ -6,18 +6,17 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use ovs_ebpf_tests::{
     accelerated::{Accelerated, Ends, assert_all_fast, count, share},
     lab::{
-        Container, Encap, Lab, Loader, Namespace, counters,
+        Container, Encap, Lab, Loader, counters,
         traffic::{self, Datagrams},
     },
 };
 
-use crate::support::{INTERVAL, fact, until_reached};
+use crate::support::{datagrams, echoes, fact, until_reached};
 
-const ECHOES: u32 = 3;
 /// The largest payload of an echo whose packet fits the containers' MTU of 1450.
 const WHOLE_PING: u32 = 1450 - 20 - 8;
 /// A segment of TCP as long as the container made it, whole across the uplink.
@@ -49,9 +48,9 @@ fn interoperates(encap: Encap, options: &str) -> Result<()> {
 /// What an operator tries on a new tunnel, from the underlay up.
 fn operators_sequence(lab: &Lab) -> Result<()> {
     let (one, other) = (lab.container(0), lab.container(1));
-    echoes(lab.host(0), lab.host(1).underlay().into(), 56)?;
+    echoes(lab.host(0), lab.host(1).underlay(), 56)?;
     for size in [56, 1600, 3200] {
-        echoes(one, other.ipv4().into(), size)?;
+        echoes(one, other.ipv4(), size)?;
     }
     let second = Duration::from_secs(1);
     let before = counters::link(lab.host(0), "u0")?;
@@ -64,21 +63,15 @@ fn operators_sequence(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn echoes(from: &Namespace, to: IpAddr, size: u32) -> Result<()> {
-    let ping = traffic::ping(from, to, size, ECHOES, INTERVAL)?;
-    assert_eq!(ping.received, ECHOES, "{size} bytes to {to}");
-    Ok(())
-}
-
 /// Everything that ought to work, both ways, and all of it fast that can be.
 fn works(pair: &Accelerated) -> Result<()> {
     for (from, to) in pair.ways() {
         from.exec(&["ip", "-6", "neigh", "flush", "dev", "eth0"]);
         let counted = pair.counted(|| {
             for size in [WHOLE_PING, WHOLE_PING + 1, 20_000] {
-                echoes(from, to.ipv4().into(), size)?;
+                echoes(from, to.ipv4(), size)?;
             }
-            echoes(from, to.ipv6().into(), 3200)?;
+            echoes(from, to.ipv6(), 3200)?;
             contents(from, to)?;
             for group in [[239, 1, 2, 3], [255, 255, 255, 255]].map(Ipv4Addr::from) {
                 assert!(traffic::reaches(from, to, group)?, "{group}");
@@ -99,11 +92,10 @@ fn works(pair: &Accelerated) -> Result<()> {
 
 /// Sends content of every size, datagrams and TCP, which has to arrive as it was sent.
 fn contents(from: &Container, to: &Container) -> Result<()> {
-    const DATAGRAMS: u32 = 16;
     for (address, bytes) in [(IpAddr::from(to.ipv4()), 2_000_000), (to.ipv6().into(), 500_000)] {
         let flow = Datagrams::open(from, (to, address))?;
         for size in [1, 1402, 1423, 8000] {
-            assert_eq!(flow.send(size, DATAGRAMS)?, DATAGRAMS, "{size} bytes to {address}");
+            datagrams(&flow, size).with_context(|| format!("to {address}"))?;
         }
         traffic::transfer(from, (to, address), bytes)?;
     }

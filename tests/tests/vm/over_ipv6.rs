@@ -1,9 +1,9 @@
 //! Tunnels over IPv6 that this repository's usual test host has not: ip6gretap, and Open vSwitch's
 //! `ip6gre` and `vxlan`.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use ovs_ebpf_tests::{
-    accelerated::{Accelerated, Ends, INTERVAL, LIMIT, is_fast, share},
+    accelerated::{Accelerated, Ends, LIMIT, is_fast, share},
     lab::{
         Capture, Encap, Lab,
         traffic::{self, Datagrams},
@@ -11,7 +11,7 @@ use ovs_ebpf_tests::{
     },
 };
 
-use crate::support::until_reached;
+use crate::support::{datagrams, echoes, until_reached};
 
 const ETHERNET: usize = 14;
 const IPV4: usize = 20;
@@ -69,23 +69,23 @@ fn ovs(kind: &str, options: &str) -> Result<Lab> {
 }
 
 /// Everything that containers send one another arrives, both ways, and nearly all of it fast.
-fn works(lab: Lab, ends: Ends, what: &str) -> Result<()> {
+fn works(lab: Lab, ends: Ends, options: &str) -> Result<()> {
+    let what = format!("{options}, {ends:?}");
     let pair = Accelerated::start(lab, ends)?;
     for (from, to) in pair.ways() {
         let counted = pair.counted(|| {
             for size in [56, MTU - 28, MTU - 27, 9000] {
-                let ping = traffic::ping(from, to.ipv4(), size, 3, INTERVAL)?;
-                assert_eq!(ping.received, 3, "{what}, {ends:?}: {size} bytes");
+                echoes(from, to.ipv4(), size).context(what.clone())?;
             }
             traffic::transfer(from, (to, to.ipv4().into()), 5_000_000)?;
             traffic::transfer(from, (to, to.ipv6().into()), 2_000_000)?;
-            let datagrams = Datagrams::open(from, (to, to.ipv4().into()))?;
+            let flow = Datagrams::open(from, (to, to.ipv4().into()))?;
             for size in [1, 64, 1402, 4000] {
-                assert_eq!(datagrams.send(size, 32)?, 32, "{what}, {ends:?}: {size} bytes");
+                datagrams(&flow, size).context(what.clone())?;
             }
             Ok(())
         })?;
-        assert!(share(&counted) >= 0.9, "{what}, {ends:?}: {counted:?}");
+        assert!(share(&counted) >= 0.9, "{what}: {counted:?}");
     }
     Ok(())
 }

@@ -3,18 +3,14 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use ovs_ebpf_tests::{
-    accelerated::{Accelerated, assert_fast, share},
-    lab::{
-        Container, Encap, Host, Lab, Loader, Namespace,
-        traffic::{self, Datagrams},
-        wait_until,
-    },
+    accelerated::{Accelerated, share},
+    lab::{Container, Encap, Host, Lab, Loader, Namespace, traffic, wait_until},
     why::{At, elements, has},
 };
 
-use crate::support::{INTERVAL, LIMIT, fact};
+use crate::support::{INTERVAL, LIMIT, Peer, datagrams_are_fast, exchange, fact};
 
 /// Who forwards, over which tunnels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,6 +105,10 @@ impl<'a> Station<'a> {
         Ok(Self { container, vlan: 10, addresses })
     }
 
+    fn peer(&self) -> Peer<'_> {
+        (self.container, self.addresses)
+    }
+
     fn reaches(&self, other: &Self) -> bool {
         let ping = traffic::ping(self.container, other.addresses[0], 56, 1, INTERVAL);
         ping.is_ok_and(|ping| ping.received == 1)
@@ -128,25 +128,12 @@ impl<'a> Station<'a> {
 /// Gives a container's address to its VLAN device.
 fn put_into_vlan(container: &Namespace, vlan: u16, addresses: [IpAddr; 2]) -> Result<()> {
     let [ipv4, ipv6] = addresses;
+    // What the device says of itself would have no tag.
+    container.try_exec(&["sysctl", "-qw", "net.ipv6.conf.eth0.disable_ipv6=1"])?;
     container.ip(&format!(
         "link add link eth0 name eth0.{vlan} up type vlan id {vlan}\n\
          addr add {ipv4}/24 dev eth0.{vlan}\naddr add {ipv6}/64 dev eth0.{vlan} nodad\n"
     ))
-}
-
-/// Echoes and content, IPv4 and IPv6, both ways.
-fn exchange(one: &Station<'_>, other: &Station<'_>) -> Result<()> {
-    for (from, to) in [(one, other), (other, one)] {
-        for address in to.addresses {
-            for size in [56, 3200] {
-                let ping = traffic::ping(from.container, address, size, 3, INTERVAL)?;
-                ensure!(ping.received == 3, "{size} bytes to {address}: {ping:?}");
-            }
-            traffic::transfer(from.container, (to.container, address), 300_000)
-                .with_context(|| format!("to {address}"))?;
-        }
-    }
-    Ok(())
 }
 
 /// Waits until two stations have met and the first `programs` daemons, which see each of their packets, have
@@ -163,18 +150,13 @@ fn is_fast(
             (one.is_fast(loader) && other.is_fast(loader)).then_some(())
         });
     }
-    let counted = pair.counted(|| exchange(one, other))?;
+    let counted = pair.counted(|| exchange(one.peer(), other.peer()))?;
     ensure!(share(&counted) >= 0.9, "{counted:?}");
     for (from, to) in [(one, other), (other, one)] {
         for address in to.addresses {
-            const DATAGRAMS: u32 = 32;
-            let flow = Datagrams::open(from.container, (to.container, address))?;
-            ensure!(flow.send(64, 1)? == 1, "the first, after neighbour discovery");
-            let counted = pair.counted(|| {
-                ensure!(flow.send(1000, DATAGRAMS)? == DATAGRAMS, "{address}");
-                Ok(())
-            })?;
-            assert_fast(&counted, u64::from(DATAGRAMS) * programs as u64);
+            let to = (&**to.container, address);
+            // What the other end's tunnel device says of itself.
+            datagrams_are_fast(pair, from.container, to, programs, "vlan_untagged")?;
         }
     }
     Ok(())
@@ -217,7 +199,7 @@ fn vlans_stay_apart_and_are_fast(kind: Kind) -> Result<()> {
     fact("the bridge alone: if this fails, the lab is wrong", || {
         for (one, other) in [(&first, &second), (&tagged, &native), (&plain, &beside)] {
             wait_until(LIMIT, "an echo", || one.reaches(other).then_some(()));
-            exchange(one, other)?;
+            exchange(one.peer(), other.peer())?;
         }
         Ok(())
     })?;

@@ -12,6 +12,7 @@ mod path;
 mod perf;
 mod report;
 mod rounds;
+mod scale;
 mod table;
 mod testbed;
 mod xdp;
@@ -56,6 +57,10 @@ pub struct BenchArgs {
     /// same rules in nftables
     #[arg(long, exclusive = true)]
     xdp: bool,
+    /// Measure what grows with the tables and what does not: packets, loading a million stations,
+    /// following 10,000 changes a second, memory
+    #[arg(long, conflicts_with_all = ["quick", "instructions", "xdp", "only", "chart"])]
+    scale: bool,
     /// These paths only
     #[arg(long, value_enum, value_name = "PATH", value_delimiter = ',')]
     only: Vec<DataPath>,
@@ -86,7 +91,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     if args.xdp {
         return xdp::run();
     }
-    let in_machine = args.vm.is_some() || args.instructions;
+    let in_machine = args.vm.is_some() || args.instructions || args.scale;
     let loader = match &args.loader {
         Some(loader) => loader.clone(),
         None => {
@@ -109,6 +114,10 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         };
     }
     let series = args.vm.unwrap_or(Series::V6_12);
+    if args.scale {
+        sudo::reexec_as_root(&["--loader".as_ref(), loader.as_os_str()])?;
+        return scale::run(&loader, series, json);
+    }
     if args.instructions {
         let counted = instructions::run(series, &args.only, &loader)?;
         return counted.show(json, chart(args).as_deref(), args.against.as_deref());

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::Result;
-use ovs_ebpf_tests::lab::{Encap, Engine, Engines, FastPackets, Host, Namespace, traffic};
+use ovs_ebpf_tests::lab::{Encap, Engine, Engines, FastPackets, Host, Lab, Namespace, traffic};
 use serde::Serialize;
 
 use super::ROUNDS;
@@ -40,7 +40,7 @@ struct Container {
 pub(super) fn show(json: bool, binary: &Path) -> Result<()> {
     let step =
         Step::start("starting two hosts with a Docker engine and `ovs-loader run --docker` each");
-    let two = Engines::start_binary(binary)?;
+    let two = Engines::start_on(Lab::bare()?, binary)?;
     step.done();
     let encap = if has_gretap(two.lab.host(0)) { Encap::Gre } else { Encap::Vxlan };
     let step = Step::start("creating the networks and their containers");

@@ -34,7 +34,7 @@ impl Series {
 
 impl fmt::Display for Series {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+        f.pad(match self {
             Self::V6_1 => "6.1",
             Self::V6_12 => "6.12",
         })

@@ -26,12 +26,12 @@ pub const CLASSIFY_LEN: usize = L4 + UdpHdr::LEN;
 /// `vxlan_ports` are UDP destination ports in network byte order.
 ///
 /// # Errors
-/// [`Reason::NotTunnel`]; of UDP and GRE packets also [`Reason::OuterFragment`] and
-/// [`Reason::OuterMalformed`] (IP options), [`Reason::TunnelFlags`] (GRE).
+/// [`Reason::NotTunnel`]; of GRE packets, and of UDP packets with one of the ports, also
+/// [`Reason::OuterFragment`] and [`Reason::OuterMalformed`] (IP options), [`Reason::TunnelFlags`] (GRE).
 #[inline(always)]
 pub fn classify(
     start: &[u8; CLASSIFY_LEN],
-    vxlan_ports: &[[u8; 2]; VXLAN_PORTS],
+    vxlan_ports: &[u16; VXLAN_PORTS],
 ) -> Result<TunnelKind, Reason> {
     const UDP: u8 = IpProto::Udp as u8;
     const GRE: u8 = IpProto::Gre as u8;
@@ -39,10 +39,12 @@ pub fn classify(
         return Err(Reason::NotTunnel);
     }
     let protocol = start[PROTOCOL];
-    if protocol != UDP && protocol != GRE {
+    let port = u16::from_ne_bytes([start[UDP_DESTINATION], start[UDP_DESTINATION + 1]]);
+    // What most of a host's packets fail comes first. Behind IP options, and in fragments but the first,
+    // there is something else in the port's place: those are the kernel's either way.
+    if protocol != GRE && (protocol != UDP || !vxlan_ports.contains(&port)) {
         return Err(Reason::NotTunnel);
     }
-    // Fragments and options hide the port: they may be a tunnel's.
     if ipv4::is_fragment([start[FRAGMENT], start[FRAGMENT + 1]]) {
         return Err(Reason::OuterFragment);
     }
@@ -50,12 +52,7 @@ pub fn classify(
         return Err(Reason::OuterMalformed);
     }
     if protocol == UDP {
-        let port = [start[UDP_DESTINATION], start[UDP_DESTINATION + 1]];
-        return if vxlan_ports.contains(&port) {
-            Ok(TunnelKind::VxlanIpv4)
-        } else {
-            Err(Reason::NotTunnel)
-        };
+        return Ok(TunnelKind::VxlanIpv4);
     }
     Ok(match gre::accept([start[L4], start[L4 + 1], start[L4 + 2], start[L4 + 3]])? {
         true => TunnelKind::GreKeyIpv4,

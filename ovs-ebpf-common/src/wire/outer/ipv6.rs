@@ -60,7 +60,7 @@ pub const fn is_ipv6<const N: usize>(start: &[u8; N]) -> bool {
 #[inline(always)]
 pub fn classify_ipv6(
     start: &[u8; CLASSIFY_LEN_IPV6],
-    vxlan_ports: &[[u8; 2]; VXLAN_PORTS],
+    vxlan_ports: &[u16; VXLAN_PORTS],
 ) -> Result<TunnelKind, Reason> {
     const HOP_BY_HOP: u8 = IpProto::HopOpt as u8;
     const ROUTING: u8 = IpProto::Ipv6Route as u8;
@@ -68,7 +68,7 @@ pub fn classify_ipv6(
     const DESTINATION_OPTIONS: u8 = IpProto::Ipv6Opts as u8;
     match start[NEXT_HEADER] {
         UDP => {
-            let port = [start[UDP_DESTINATION], start[UDP_DESTINATION + 1]];
+            let port = u16::from_ne_bytes([start[UDP_DESTINATION], start[UDP_DESTINATION + 1]]);
             if vxlan_ports.contains(&port) {
                 Ok(TunnelKind::VxlanIpv6)
             } else {

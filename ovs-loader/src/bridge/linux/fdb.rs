@@ -3,150 +3,20 @@
 //! Both come as `AF_BRIDGE` neighbour messages: a bridge's entry names the bridge
 //! (`NDA_MASTER`), a vxlan device's entry the remote (`NDA_DST`).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::io;
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
-use netlink_packet_core::{Nla, Parseable};
-use netlink_packet_route::neighbour::{
-    NeighbourAddress, NeighbourAttribute, NeighbourExtFlags, NeighbourFlags, NeighbourMessage,
-    NeighbourState,
-};
+use netlink_packet_route::neighbour::NeighbourMessage;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
+use super::record::{self, Destination, Record};
+use crate::bridge::by_station::ByStation;
 use crate::bridge::model::{
-    Bridges, Changes, Device, Encap, FdbEntry, FdbKey, FdbKind, IfIndex, Mac, Remote, Tunnel,
+    Bridges, Changes, Device, Encap, FdbEntry, FdbKey, IfIndex, Mac, Remote, Tunnel,
 };
-use crate::bridge::netlink::{Refused, Requests};
-
-/// `NDA_NH_ID`, which the netlink library does not name.
-const NDA_NH_ID: u16 = 13;
-
-/// One entry as the kernel tells of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Record {
-    /// A bridge has a station behind a port.
-    Bridge { bridge: IfIndex, key: FdbKey, entry: FdbEntry },
-    /// A vxlan device has a station behind a remote.
-    Tunnel { device: IfIndex, mac: Mac, destination: Destination },
-}
-
-/// Where a vxlan device sends (`struct vxlan_rdst`). What is `None` is the device's own.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Destination {
-    /// `0.0.0.0` where a nexthop group decides.
-    address: IpAddr,
-    port: Option<u16>,
-    vni: Option<u32>,
-    source_vni: Option<u32>,
-    link: Option<IfIndex>,
-    nexthop: Option<u32>,
-}
-
-impl Destination {
-    /// As the model has it, in the words of `bridge fdb show`.
-    fn remote(self, tunnel_link: Option<IfIndex>) -> Remote {
-        let via = self.link.filter(|link| Some(*link) != tunnel_link);
-        let words = [
-            self.port.map(|port| format!("port {port}")),
-            self.vni.map(|vni| format!("vni {vni}")),
-            self.source_vni.map(|vni| format!("src_vni {vni}")),
-            self.nexthop.map(|id| format!("nhid {id}")),
-            via.map(|link| format!("via {}", device_name(link))),
-        ];
-        let options: Vec<_> = words.into_iter().flatten().collect();
-        Remote { address: self.address, options: options.join(" ") }
-    }
-}
-
-/// A device's name, `if` and the index where it has gone.
-fn device_name(index: IfIndex) -> String {
-    nix::net::if_::if_indextoname(index)
-        .ok()
-        .and_then(|name| name.into_string().ok())
-        .unwrap_or_else(|| format!("if{index}"))
-}
-
-/// Whether a neighbour message is one of a forwarding table, from its `ndm_family`.
-pub(super) fn is_fdb(payload: &[u8]) -> bool {
-    payload.first() == Some(&u8::from(AddressFamily::Bridge))
-}
-
-/// An entry; none where the message is of another device's address list, or not decodable.
-pub(super) fn parse(payload: &[u8]) -> Option<Record> {
-    let message = NeighbourMessage::parse(payload)
-        .inspect_err(|error| tracing::warn!(%error, "left out an FDB entry that cannot be decoded"))
-        .ok()?;
-    record(&message)
-}
-
-fn record(message: &NeighbourMessage) -> Option<Record> {
-    let device = message.header.ifindex;
-    let mut mac = None;
-    let mut vlan = 0;
-    let mut bridge = None;
-    let mut locked = false;
-    let mut address = None;
-    let (mut port, mut vni, mut source_vni, mut link, mut nexthop) = (None, None, None, None, None);
-    for attribute in &message.attributes {
-        match attribute {
-            NeighbourAttribute::LinkLayerAddress(bytes) => {
-                mac = bytes.as_slice().try_into().ok().map(Mac);
-            }
-            NeighbourAttribute::Vlan(id) => vlan = *id,
-            NeighbourAttribute::Controller(index) => bridge = Some(*index),
-            NeighbourAttribute::ExtFlags(flags) => {
-                // Any flag beside these says that the entry is not an ordinary one.
-                locked = !(*flags - NeighbourExtFlags::Managed).is_empty();
-            }
-            NeighbourAttribute::Destination(destination) => address = ip(destination),
-            NeighbourAttribute::Port(number) => port = Some(*number),
-            NeighbourAttribute::Vni(id) => vni = Some(*id),
-            NeighbourAttribute::SourceVni(id) => source_vni = Some(*id),
-            NeighbourAttribute::IfIndex(index) => link = Some(*index).filter(|index| *index != 0),
-            NeighbourAttribute::Other(other) if other.kind() == NDA_NH_ID => {
-                let mut value = [0; 4];
-                if other.value_len() == value.len() {
-                    other.emit_value(&mut value);
-                    nexthop = Some(u32::from_ne_bytes(value));
-                }
-            }
-            _ => {}
-        }
-    }
-    let mac = mac?;
-    if let Some(bridge) = bridge {
-        let kind = match message.header.state {
-            _ if locked => FdbKind::Locked,
-            NeighbourState::Permanent => FdbKind::Local,
-            NeighbourState::Noarp => FdbKind::Static,
-            _ => FdbKind::Dynamic,
-        };
-        let entry = FdbEntry { port: device, kind };
-        return Some(Record::Bridge { bridge, key: FdbKey { vlan, mac }, entry });
-    }
-    if !message.header.flags.contains(NeighbourFlags::Own)
-        || (address.is_none() && nexthop.is_none())
-    {
-        return None;
-    }
-    let address = address.unwrap_or(IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED));
-    let destination = Destination { address, port, vni, source_vni, link, nexthop };
-    Some(Record::Tunnel { device, mac, destination })
-}
-
-fn ip(address: &NeighbourAddress) -> Option<IpAddr> {
-    match address {
-        NeighbourAddress::Inet(address) => Some(IpAddr::V4(*address)),
-        NeighbourAddress::Inet6(address) => Some(IpAddr::V6(*address)),
-        // The library decodes by the message's family, which is AF_BRIDGE here.
-        NeighbourAddress::Other(bytes) => match bytes.len() {
-            4 => <[u8; 4]>::try_from(bytes.as_slice()).ok().map(IpAddr::from),
-            16 => <[u8; 16]>::try_from(bytes.as_slice()).ok().map(IpAddr::from),
-            _ => None,
-        },
-        _ => None,
-    }
-}
+use crate::bridge::netlink::{Dump, Frame, Refused, Requests};
 
 /// Which bridge each vxlan device is a port of.
 pub(super) type VxlanPorts = HashMap<IfIndex, IfIndex>;
@@ -197,8 +67,9 @@ pub(super) fn apply(
             let Some(bridge) = vxlan_ports.get(&device) else { return };
             let Some(tunnel) = tunnel_mut(bridges, *bridge, device) else { return };
             let remote = destination.remote(tunnel.link);
+            let vni = remote.vni;
             if apply_remote(tunnel, mac, remote, present) {
-                note_remote(bridges, (*bridge, device), mac, changes);
+                note_remote(bridges, (*bridge, device), (mac, vni), changes);
             }
         }
     }
@@ -209,20 +80,17 @@ fn apply_remote(tunnel: &mut Tunnel, mac: Mac, remote: Remote, present: bool) ->
     if mac == Mac::ZERO {
         return put(&mut tunnel.remotes, remote, present);
     }
-    if mac.is_group() {
-        let remotes = tunnel.fdb.entry(mac).or_default();
-        let changed = put(remotes, remote, present);
-        if remotes.is_empty() {
-            tunnel.fdb.remove(&mac);
-        }
-        return changed;
-    }
+    let mut remotes = tunnel.fdb.get(mac).unwrap_or_default().to_vec();
     // Only group addresses and the zero address take several remotes (vxlan_fdb_update_existing).
     // A unicast station's remote is changed in place, and the notification tells the new one alone.
-    let remotes = vec![remote];
-    let before =
-        if present { tunnel.fdb.insert(mac, remotes.clone()) } else { tunnel.fdb.remove(&mac) };
-    before != present.then_some(remotes)
+    if !mac.is_group() {
+        remotes.retain(|other| other.vni != remote.vni);
+    }
+    put(&mut remotes, remote, present);
+    match remotes.is_empty() {
+        true => tunnel.fdb.remove(mac),
+        false => tunnel.fdb.insert(mac, &remotes),
+    }
 }
 
 /// Adds to or removes from a sorted list; true if that changed it.
@@ -235,11 +103,11 @@ fn put(remotes: &mut Vec<Remote>, remote: Remote, present: bool) -> bool {
     true
 }
 
-/// Notes that a vxlan device's remote for a station changed.
+/// Notes that a vxlan device's remote for a station changed, in metadata mode for frames of that VNI.
 fn note_remote(
     bridges: &Bridges,
     (bridge, device): (IfIndex, IfIndex),
-    mac: Mac,
+    (mac, vni): (Mac, Option<u32>),
     changes: &mut Changes,
 ) {
     if mac == Mac::ZERO {
@@ -248,88 +116,194 @@ fn note_remote(
     }
     let Some(bridge) = bridges.get(&bridge) else { return };
     let Some(port) = bridge.ports.get(&device) else { return };
+    if let Some(vnis) = &port.vlans.vnis {
+        let vlan = vni.and_then(|vni| vnis.vlan(vni).ok());
+        changes.fdb.extend(vlan.map(|vlan| (bridge.ifindex, FdbKey { vlan, mac })));
+        return;
+    }
     // A vxlan device does not look at tags: it may be any of the station's entries, or one that comes.
     let keys = port.vlans.carries.iter().map(|vlan| FdbKey { vlan, mac });
     let keys = keys.filter(|key| key.vlan == 0 || bridge.fdb.contains_key(key));
     changes.fdb.extend(keys.map(|key| (bridge.ifindex, key)));
 }
 
+/// A vxlan device's table; in metadata mode one of as many as there are source VNIs, since a MAC may be in
+/// all of them.
+type Table = (IfIndex, Option<u32>);
+
 /// Forwarding tables by bridge or vxlan device.
 #[derive(Default)]
 pub(in crate::bridge) struct Tables {
     bridges: HashMap<IfIndex, HashMap<FdbKey, FdbEntry>>,
-    tunnels: HashMap<IfIndex, HashMap<Mac, Vec<Destination>>>,
+    tunnels: HashMap<Table, ByStation<Destination>>,
+    /// The vxlan entry being read: each destination comes with a message of its own.
+    current: Option<(Table, Mac, Vec<Destination>)>,
+}
+
+/// What every forwarding table of the calling thread's network namespace is asked for with.
+fn request() -> RouteNetlinkMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = AddressFamily::Bridge;
+    RouteNetlinkMessage::GetNeighbour(message)
 }
 
 /// Dumps every forwarding table of the calling thread's network namespace.
 pub(in crate::bridge) async fn dump() -> Result<Tables, Refused> {
     let mut tables = Tables::default();
-    let mut message = NeighbourMessage::default();
-    message.header.family = AddressFamily::Bridge;
-    Requests::open()?
-        .dump(RouteNetlinkMessage::GetNeighbour(message), |frame| match parse(frame.payload) {
-            Some(Record::Bridge { bridge, key, entry }) => {
-                tables.bridges.entry(bridge).or_default().insert(key, entry);
-            }
-            Some(Record::Tunnel { device, mac, destination }) => {
-                tables.tunnels.entry(device).or_default().entry(mac).or_default().push(destination);
-            }
-            None => {}
-        })
-        .await?;
+    Requests::open()?.dump(request(), |frame| tables.take_up(&frame)).await?;
+    tables.finish();
     Ok(tables)
 }
 
-impl Tables {
-    /// The addresses on a vxlan device's flood list.
-    pub(in crate::bridge) fn flood(&self, device: IfIndex) -> Vec<IpAddr> {
-        self.tunnels
-            .get(&device)
-            .and_then(|table| table.get(&Mac::ZERO))
-            .map(|remotes| remotes.iter().map(|to| to.address).collect())
-            .unwrap_or_default()
+/// A dump of every forwarding table that takes its time: the kernel goes through a bridge's table
+/// from its start for every 32 KiB of it.
+pub(super) struct Reading {
+    dump: Dump,
+    tables: Tables,
+    begun: Instant,
+    /// What was announced before may not all have been heard.
+    missed: bool,
+    /// What was announced meanwhile. The dump may have it or not.
+    announced: Vec<(Record, bool)>,
+}
+
+impl Reading {
+    /// Begins in the calling thread's network namespace.
+    pub(super) fn begin(missed: bool) -> Result<Self, Refused> {
+        Ok(Self {
+            dump: Requests::open()?.begin_dump(request())?,
+            tables: Tables::default(),
+            begun: Instant::now(),
+            missed,
+            announced: Vec::new(),
+        })
     }
 
-    /// Makes the bridges' tables equal to the dumped ones and notes every difference.
+    /// Waits until there is more to read.
+    pub(super) async fn wait(&self) -> io::Result<()> {
+        self.dump.wait().await
+    }
+
+    /// Notes what was announced, to be applied again to what was read.
+    pub(super) fn note(&mut self, record: Record, present: bool) {
+        self.announced.push((record, present));
+    }
+
+    /// Reads on, without waiting. Gives whether that was all.
+    pub(super) fn read(&mut self) -> Result<bool, Refused> {
+        self.dump.read(|frame| self.tables.take_up(&frame))
+    }
+
+    /// Makes the bridges' tables what was read, with what was announced since, and notes every
+    /// difference. Gives how long it took to read.
+    ///
+    /// The kernel finds its place in a table by counting, and skips an entry for each one before it
+    /// that goes away. Where all was heard, what was heard is better than such a dump.
     pub(super) fn install(
         mut self,
         bridges: &mut Bridges,
         vxlan_ports: &VxlanPorts,
         changes: &mut Changes,
-    ) {
+    ) -> Duration {
+        let took = self.begun.elapsed();
+        if !self.missed && self.announced.iter().any(|(_, present)| !present) {
+            return took;
+        }
+        self.tables.finish();
+        self.tables.install(bridges, vxlan_ports, changes);
+        for (record, present) in self.announced {
+            apply(bridges, vxlan_ports, record, present, changes);
+        }
+        took
+    }
+}
+
+impl Tables {
+    fn take_up(&mut self, frame: &Frame<'_>) {
+        match record::parse(frame.payload) {
+            Some(Record::Bridge { bridge, key, entry }) => {
+                self.bridges.entry(bridge).or_default().insert(key, entry);
+            }
+            Some(Record::Tunnel { device, mac, destination }) => {
+                self.add(device, mac, destination);
+            }
+            None => {}
+        }
+    }
+
+    fn add(&mut self, device: IfIndex, mac: Mac, destination: Destination) {
+        let table = (device, destination.source_vni());
+        match &mut self.current {
+            Some((last, station, list)) if (*last, *station) == (table, mac) => {
+                list.push(destination);
+            }
+            _ => {
+                self.finish();
+                self.current = Some((table, mac, vec![destination]));
+            }
+        }
+    }
+
+    /// Takes up the entry being read.
+    fn finish(&mut self) {
+        let Some((table, mac, mut list)) = self.current.take() else { return };
+        let table = self.tunnels.entry(table).or_default();
+        // An entry may change its place in the table while that is dumped.
+        list.extend_from_slice(table.get(mac).unwrap_or_default());
+        table.insert(mac, &list);
+    }
+
+    /// The addresses on a vxlan device's flood list.
+    pub(in crate::bridge) fn flood(&self, device: IfIndex) -> Vec<IpAddr> {
+        let tables = self.tunnels.iter().filter(|((of, _), _)| *of == device);
+        let remotes = tables.filter_map(|(_, table)| table.get(Mac::ZERO)).flatten();
+        remotes.map(|to| to.address).collect()
+    }
+
+    /// Makes the bridges' tables equal to the dumped ones and notes every difference.
+    fn install(mut self, bridges: &mut Bridges, vxlan_ports: &VxlanPorts, changes: &mut Changes) {
         for bridge in bridges.values_mut() {
             let now = self.bridges.remove(&bridge.ifindex).unwrap_or_default();
             let before = std::mem::replace(&mut bridge.fdb, now);
             let ifindex = bridge.ifindex;
             changes.fdb.extend(difference(&before, &bridge.fdb).map(|key| (ifindex, key)));
         }
+        let mut tables = HashMap::<IfIndex, Vec<_>>::new();
+        for ((device, _), table) in self.tunnels {
+            tables.entry(device).or_default().push(table);
+        }
         for (&device, &bridge) in vxlan_ports {
             let Some(tunnel) = tunnel_mut(bridges, bridge, device) else { continue };
-            let mut now: HashMap<Mac, Vec<Remote>> = HashMap::new();
-            for (mac, destinations) in self.tunnels.remove(&device).unwrap_or_default() {
+            let tables = tables.remove(&device).unwrap_or_default();
+            let mut now = ByStation::merged(tables).map(|destinations| {
                 let mut remotes: Vec<_> =
-                    destinations.into_iter().map(|to| to.remote(tunnel.link)).collect();
+                    destinations.iter().map(|to| to.remote(tunnel.link)).collect();
                 remotes.sort_unstable();
                 remotes.dedup();
-                now.insert(mac, remotes);
-            }
-            let flood = now.remove(&Mac::ZERO).unwrap_or_default();
-            let mut changed: HashSet<Mac> = HashSet::new();
+                remotes
+            });
+            let flood = now.get(Mac::ZERO).unwrap_or_default().to_vec();
+            now.remove(Mac::ZERO);
+            let mut changed: Vec<(Mac, Option<u32>)> = Vec::new();
             if tunnel.remotes != flood {
                 tunnel.remotes = flood;
-                changed.insert(Mac::ZERO);
+                changed.push((Mac::ZERO, None));
             }
             let before = std::mem::replace(&mut tunnel.fdb, now);
-            changed.extend(difference(&before, &tunnel.fdb));
-            for mac in changed {
-                note_remote(bridges, (bridge, device), mac, changes);
+            for mac in before.differences(&tunnel.fdb) {
+                let both = [&before, &tunnel.fdb].into_iter().filter_map(|table| table.get(mac));
+                changed.extend(both.flatten().map(|remote| (mac, remote.vni)));
+            }
+            changed.dedup();
+            for entry in changed {
+                note_remote(bridges, (bridge, device), entry, changes);
             }
         }
     }
 }
 
 /// The keys whose values differ.
-fn difference<'a, K: Copy + Eq + std::hash::Hash, V: PartialEq>(
+pub(in crate::bridge) fn difference<'a, K: Copy + Eq + std::hash::Hash, V: PartialEq>(
     before: &'a HashMap<K, V>,
     now: &'a HashMap<K, V>,
 ) -> impl Iterator<Item = K> + 'a {

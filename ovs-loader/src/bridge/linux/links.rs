@@ -7,18 +7,18 @@ use std::time::Duration;
 use netlink_packet_core::Parseable;
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    BridgePortState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, LinkAttribute,
-    LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, VlanProtocol,
-    XdpAttached,
+    BridgePortState, InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoVxlan,
+    LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage, LinkXdp,
+    VlanProtocol, XdpAttached,
 };
 
 use super::tunnel::{self, Defaults};
-use super::vlan;
+use super::{vlan, vnifilter};
 use crate::bridge::model::{
     Bridge, BridgeKind, Bridges, Device, IfIndex, Mac, Port, StpState, VethPeer, Why,
 };
 use crate::bridge::netlink::{Refused, Requests};
-use crate::bridge::vlans::PortVlans;
+use crate::bridge::vlans::{PortVlans, VlanVnis};
 use ovs_ebpf_common::Reason;
 
 /// A dump that others keep changing is taken as it is after so many tries: each change has sent
@@ -31,6 +31,7 @@ pub(super) async fn dump() -> Result<Bridges, Refused> {
     let links = dump_links(&mut requests).await?;
     let mut bridges = bridges(&links, Defaults::read());
     vlan::add(&mut bridges, &mut requests).await?;
+    vnifilter::apply(&mut bridges, &links, &mut requests).await?;
     let ports = bridges.values_mut().flat_map(|bridge| bridge.ports.values_mut());
     add_peers(ports, &links, &mut requests).await?;
     Ok(bridges)
@@ -207,6 +208,18 @@ impl<'a> Link<'a> {
         info.contains(&InfoBridge::VlanFiltering(true))
     }
 
+    /// A vxlan device with `vnifilter`.
+    pub(super) fn filters_vnis(&self) -> bool {
+        let Some(InfoData::Vxlan(info)) = self.data else { return false };
+        info.contains(&InfoVxlan::Vnifilter(true))
+    }
+
+    /// A vxlan device in metadata mode (`external`).
+    fn takes_metadata(&self) -> bool {
+        let Some(InfoData::Vxlan(info)) = self.data else { return false };
+        info.contains(&InfoVxlan::CollectMetadata(true))
+    }
+
     /// As the port of a bridge that it is or would be.
     pub(crate) fn port(&self) -> Port {
         port(self, Defaults::read())
@@ -299,11 +312,20 @@ fn port(link: &Link<'_>, defaults: Defaults) -> Port {
             InfoBridgePort::State(state) => port.stp = stp(*state),
             InfoBridgePort::Isolated(on) => port.isolated = *on,
             InfoBridgePort::Locked(on) => port.locked = *on,
-            InfoBridgePort::VlanTunnel(true) => {
-                port.unsupported.push(Why::new(Reason::PortVlan, "vlan_tunnel on"));
-            }
             _ => {}
         }
+    }
+    let vlan_tunnel = link.port.contains(&InfoBridgePort::VlanTunnel(true));
+    match &mut port.device {
+        // The bridge gives it the VNIs of the VLANs.
+        Device::Tunnel(_) if vlan_tunnel && link.takes_metadata() => {
+            port.vlans.vnis = Some(VlanVnis::default());
+        }
+        Device::Tunnel(tunnel) if link.takes_metadata() => {
+            tunnel.unsupported.push(Reason::TunnelExternal.into());
+        }
+        _ if vlan_tunnel => port.unsupported.push(Why::new(Reason::PortVlan, "vlan_tunnel on")),
+        _ => {}
     }
     port
 }
@@ -326,7 +348,7 @@ fn device(link: &Link<'_>, defaults: Defaults) -> Device {
     }
     let mut tunnel = match (link.kind, link.data) {
         (_, Some(InfoData::Vxlan(info))) => tunnel::vxlan(info, defaults),
-        (_, Some(InfoData::GreTap(info))) => tunnel::gretap(info),
+        (_, Some(InfoData::GreTap(info))) => tunnel::gretap(info, defaults),
         (_, Some(InfoData::GreTap6(info))) => tunnel::ip6gretap(info, defaults),
         (Some(InfoKind::Veth), _) => return Device::Veth(None),
         (
@@ -376,7 +398,7 @@ async fn add_peers(
 }
 
 fn veth_peer(link: &Link<'_>, other_namespace: bool) -> VethPeer {
-    VethPeer { mac: link.mac, other_namespace, xdp: link.xdp }
+    VethPeer { mac: link.mac, mtu: link.mtu, other_namespace, xdp: link.xdp }
 }
 
 /// A link of another namespace, by the id that namespace has in this one. None if it is gone, or

@@ -1,25 +1,20 @@
 //! What this host's kernel cannot be made to send, from bytes as the kernel lays them out
 //! (`linux/if_link.h`, `linux/if_tunnel.h`, `linux/neighbour.h`).
 
+mod fdb;
+
 use std::net::IpAddr;
-use std::time::Duration;
 
 use netlink_packet_core::Parseable;
 use netlink_packet_route::link::{InfoVxlan, LinkMessage};
 use ovs_ebpf_common::Reason;
 
-use super::fdb::{self, Record, VxlanPorts};
 use super::links;
 use super::tunnel::{self, Defaults};
-use crate::bridge::model::{
-    Bridge, BridgeKind, Bridges, Changes, Device, Encap, FdbEntry, FdbKey, FdbKind, FlowLabel, Mac,
-    Port, Remote, Ttl, Tunnel, Why,
-};
+use crate::bridge::model::{Device, Encap, FlowLabel, Port, Remote, Ttl, Tunnel, Why};
 
 const DEFAULTS: Defaults =
     Defaults { ttl: 64, source_ports: (100, 200), flow_label: FlowLabel::Flow };
-
-const MAC: Mac = Mac([2, 0, 0, 0, 0, 0x0a]);
 
 const IFLA_IFNAME: u16 = 3;
 const IFLA_LINK_NETNSID: u16 = 37;
@@ -64,7 +59,8 @@ fn tunnel_of(port: Port) -> Tunnel {
 }
 
 fn remote(address: &str, options: &str) -> Remote {
-    Remote { address: address.parse().expect("an address"), options: options.to_owned() }
+    let address = address.parse().expect("an address");
+    Remote { options: options.to_owned(), ..Remote::plain(address) }
 }
 
 mod gre {
@@ -131,6 +127,7 @@ fn a_plain_gretap_has_no_key_and_inherits_the_ttl() {
     assert_eq!(found.remotes, [remote("192.0.2.2", "")]);
     assert_eq!((found.key_in, found.key_out), (None, None));
     assert_eq!((found.ttl, found.tos, found.df), (Ttl::Inherit, Some(0), true));
+    assert_eq!(found.ttl_behind_tag, Some(DEFAULTS.ttl));
     assert_eq!((found.link, found.ageing), (None, None));
     assert_eq!(found.unsupported, []);
 }
@@ -309,102 +306,60 @@ fn other_encapsulations_are_named_by_their_kind() {
     assert_eq!(port("bond", &[], &[]).device, Device::Ethernet);
 }
 
-const NDA_DST: u16 = 1;
-const NDA_LLADDR: u16 = 2;
-const NDA_VLAN: u16 = 5;
-const NDA_MASTER: u16 = 9;
-const NDA_NH_ID: u16 = 13;
-const NDA_FLAGS_EXT: u16 = 15;
-const NTF_SELF: u8 = 2;
-const NTF_EXT_LOCKED: u32 = 2;
-const NUD_REACHABLE: u16 = 2;
-const NUD_STALE: u16 = 4;
-const NUD_NOARP: u16 = 0x40;
-const NUD_PERMANENT: u16 = 0x80;
+const IFLA_VXLAN_ID: u16 = 1;
+const IFLA_VXLAN_COLLECT_METADATA: u16 = 25;
+const IFLA_VXLAN_DF: u16 = 29;
+const IFLA_VXLAN_VNIFILTER: u16 = 30;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
+const IFLA_BRPORT_VLAN_TUNNEL: u16 = 29;
 
-fn neighbour(state: u16, flags: u8, attributes: &[Vec<u8>]) -> Vec<u8> {
-    let mut bytes = vec![7, 0, 0, 0]; // struct ndmsg: AF_BRIDGE
-    bytes.extend(5_u32.to_ne_bytes());
-    bytes.extend(state.to_ne_bytes());
-    bytes.extend([flags, 0]);
-    bytes.extend(attribute(NDA_LLADDR, &MAC.0));
-    bytes.extend(attributes.concat());
-    assert!(fdb::is_fdb(&bytes));
-    bytes
+/// A vxlan device with these options on a bridge, with `vlan_tunnel on` or off.
+fn on_bridge(vlan_tunnel: bool, options: &[(u16, &[u8])]) -> Port {
+    let data: Vec<_> = options.iter().map(|(kind, value)| attribute(*kind, value)).collect();
+    let flags = attribute(IFLA_BRPORT_VLAN_TUNNEL, &[u8::from(vlan_tunnel)]);
+    let info = [
+        attribute(IFLA_INFO_KIND, b"vxlan\0"),
+        attribute(IFLA_INFO_DATA, &data.concat()),
+        attribute(IFLA_INFO_SLAVE_KIND, b"bridge\0"),
+        attribute(IFLA_INFO_SLAVE_DATA, &flags),
+    ];
+    port("vxlan", &[], &[attribute(IFLA_LINKINFO, &info.concat())])
 }
 
 #[test]
-fn a_bridge_entrys_kind_is_its_state() {
-    let master = attribute(NDA_MASTER, &9_u32.to_ne_bytes());
-    let vlan = attribute(NDA_VLAN, &100_u16.to_ne_bytes());
-    let locked = attribute(NDA_FLAGS_EXT, &NTF_EXT_LOCKED.to_ne_bytes());
-    let plain = attribute(NDA_FLAGS_EXT, &[0; 4]);
-    for (state, extension, kind) in [
-        (NUD_PERMANENT, &plain, FdbKind::Local),
-        (NUD_NOARP, &plain, FdbKind::Static),
-        (NUD_REACHABLE, &plain, FdbKind::Dynamic),
-        (NUD_STALE, &plain, FdbKind::Dynamic),
-        (NUD_REACHABLE, &locked, FdbKind::Locked),
-    ] {
-        let attributes = [master.clone(), vlan.clone(), extension.clone()];
-        assert_eq!(
-            fdb::parse(&neighbour(state, 0, &attributes)),
-            Some(Record::Bridge {
-                bridge: 9,
-                key: FdbKey { vlan: 100, mac: MAC },
-                entry: FdbEntry { port: 5, kind },
-            })
-        );
+fn metadata_mode_takes_its_vnis_from_a_port_with_vlan_tunnel_alone() {
+    let id: (u16, &[u8]) = (IFLA_VXLAN_ID, &[0; 4]);
+    let external: (u16, &[u8]) = (IFLA_VXLAN_COLLECT_METADATA, &[1]);
+    let vnifilter: (u16, &[u8]) = (IFLA_VXLAN_VNIFILTER, &[1]);
+    let by_vlan = on_bridge(true, &[id, external, vnifilter]);
+    assert_eq!((by_vlan.vlans.vnis.is_some(), &by_vlan.unsupported), (true, &vec![]));
+    let found = tunnel_of(by_vlan);
+    assert_eq!((found.key_in, found.key_out, found.unsupported), (None, None, vec![]));
+
+    let otherwise = on_bridge(false, &[id, external]);
+    assert_eq!(otherwise.vlans.vnis, None);
+    assert_eq!(tunnel_of(otherwise).unsupported, [Reason::TunnelExternal.into()]);
+
+    let plain = on_bridge(true, &[(IFLA_VXLAN_ID, &[42, 0, 0, 0])]);
+    assert_eq!(plain.vlans.vnis, None);
+    assert_eq!(plain.unsupported, [Why::new(Reason::PortVlan, "vlan_tunnel on")]);
+    assert_eq!(tunnel_of(plain).key_in, Some(42));
+
+    // The device's own id would be sent in place of the bridge's.
+    let found = tunnel_of(on_bridge(true, &[external, (IFLA_VXLAN_ID, &[42, 0, 0, 0])]));
+    assert_eq!(found.unsupported, [Why::new(Reason::TunnelOption, "id 42")]);
+    assert_eq!(found.key_out, None);
+}
+
+#[test]
+fn the_devices_df_is_not_asked_in_metadata_mode() {
+    // VXLAN_DF_SET and VXLAN_DF_INHERIT.
+    for df in [1, 2] {
+        let options: [(u16, &[u8]); 2] =
+            [(IFLA_VXLAN_DF, &[df]), (IFLA_VXLAN_COLLECT_METADATA, &[1])];
+        let found = tunnel_of(on_bridge(true, &options));
+        assert_eq!((found.df, found.unsupported), (false, vec![]));
     }
-}
-
-/// A bridge (9) with a vxlan port (5).
-fn bridges() -> (Bridges, VxlanPorts) {
-    let mut vxlan = port("vxlan", &[], &[]);
-    vxlan.ifindex = 5;
-    let bridge = Bridge {
-        ifindex: 9,
-        name: "br-ex".to_owned(),
-        kind: BridgeKind::Linux,
-        mac: Mac::ZERO,
-        up: true,
-        ageing: Duration::from_secs(300),
-        vlan_aware: false,
-        nf_call: false,
-        unsupported: Vec::new(),
-        ports: [(5, vxlan)].into(),
-        fdb: [].into(),
-    };
-    let bridges = Bridges::from([(9, bridge)]);
-    let ports = fdb::vxlan_ports(&bridges);
-    (bridges, ports)
-}
-
-#[test]
-fn a_nexthop_group_shows_in_the_remotes_options() {
-    let (mut bridges, ports) = bridges();
-    let message = neighbour(NUD_NOARP, NTF_SELF, &[attribute(NDA_NH_ID, &7_u32.to_ne_bytes())]);
-    let record = fdb::parse(&message).expect("a record");
-    let mut changes = Changes::default();
-    fdb::apply(&mut bridges, &ports, record, true, &mut changes);
-    assert_eq!(changes.fdb, [(9, FdbKey { vlan: 0, mac: MAC })]);
-    let tunnel = fdb::tunnel_mut(&mut bridges, 9, 5).expect("the tunnel");
-    assert_eq!(tunnel.fdb[&MAC], [remote("0.0.0.0", "nhid 7")]);
-}
-
-#[test]
-fn an_entry_told_twice_is_one_change() {
-    let (mut bridges, ports) = bridges();
-    let message = neighbour(NUD_NOARP, NTF_SELF, &[attribute(NDA_DST, &[192, 0, 2, 2])]);
-    for (present, expected) in [(true, 1), (true, 0), (false, 1), (false, 0)] {
-        let mut changes = Changes::default();
-        let record = fdb::parse(&message).expect("a record");
-        fdb::apply(&mut bridges, &ports, record, present, &mut changes);
-        assert_eq!(changes.fdb.len(), expected);
-    }
-}
-
-#[test]
-fn another_devices_address_list_is_no_fdb() {
-    assert_eq!(fdb::parse(&neighbour(NUD_PERMANENT, NTF_SELF, &[])), None);
+    assert!(tunnel_of(on_bridge(false, &[(IFLA_VXLAN_DF, &[1])])).df);
 }

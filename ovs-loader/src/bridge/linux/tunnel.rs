@@ -3,7 +3,6 @@
 //! Mirrors `vxlan_fill_info` and `ipgre_fill_info` for what is read, `vxlan_xmit_one` and
 //! `ip_tunnel_xmit` for what an option's value means.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use netlink_packet_route::link::{GreEncapType, GreIOFlags, InfoGre, InfoGre6, In
 use ovs_ebpf_common::Reason;
 use ovs_ebpf_common::wire::ipv6;
 
+use crate::bridge::by_station::ByStation;
 use crate::bridge::model::{Encap, FlowLabel, Remote, Ttl, Tunnel, Why};
 
 /// `IFLA_GRE_IGNORE_DF`, which the netlink library does not name.
@@ -71,6 +71,8 @@ fn bare(encap: Encap) -> Tunnel {
         dst_port: 0,
         source_ports: (0, 0),
         tos: Some(0),
+        ect_1_inherits: false,
+        ttl_behind_tag: None,
         ttl: Ttl::Inherit,
         df: false,
         flow_label: FlowLabel::Fixed(0),
@@ -78,7 +80,7 @@ fn bare(encap: Encap) -> Tunnel {
         device: None,
         ageing: None,
         unsupported: Vec::new(),
-        fdb: HashMap::new(),
+        fdb: ByStation::default(),
     }
 }
 
@@ -86,7 +88,8 @@ fn option(words: impl Into<String>) -> Why {
     Why::new(Reason::TunnelOption, words)
 }
 
-/// A vxlan device. Its remotes come with its FDB, the device's own `remote` among them.
+/// A vxlan device. Its remotes come with its FDB, the device's own `remote` among them; whether it is in
+/// metadata mode is the port's to judge.
 pub(super) fn vxlan(info: &[InfoVxlan], defaults: Defaults) -> Tunnel {
     let mut tunnel = bare(Encap::Vxlan);
     let mut ttl = 0;
@@ -96,6 +99,8 @@ pub(super) fn vxlan(info: &[InfoVxlan], defaults: Defaults) -> Tunnel {
     let mut source_ports = (0, 0);
     let mut remote = None;
     let mut zero_checksums = (false, false);
+    let mut df = VxlanDf::Unset;
+    let mut metadata = false;
     let mut unsupported = Vec::new();
     for info in info {
         match info {
@@ -113,11 +118,8 @@ pub(super) fn vxlan(info: &[InfoVxlan], defaults: Defaults) -> Tunnel {
             InfoVxlan::Tos(value) => tunnel.tos = Some(*value).filter(|tos| *tos != 1),
             InfoVxlan::Learning(value) => learning = *value,
             InfoVxlan::Ageing(seconds) => ageing = *seconds,
-            InfoVxlan::Df(VxlanDf::Unset) => tunnel.df = false,
-            InfoVxlan::Df(VxlanDf::Set) => tunnel.df = true,
-            InfoVxlan::Df(df) => unsupported.push(option(format!("df {df}"))),
-            InfoVxlan::CollectMetadata(true) => unsupported.push(Reason::TunnelExternal.into()),
-            InfoVxlan::Vnifilter(true) => unsupported.push(option("vnifilter")),
+            InfoVxlan::Df(value) => df = *value,
+            InfoVxlan::CollectMetadata(value) => metadata = *value,
             InfoVxlan::Gbp => unsupported.push(Reason::TunnelGbp.into()),
             InfoVxlan::Gpe => unsupported.push(Reason::TunnelGpe.into()),
             InfoVxlan::Proxy(true) => unsupported.push(option("proxy")),
@@ -136,6 +138,19 @@ pub(super) fn vxlan(info: &[InfoVxlan], defaults: Defaults) -> Tunnel {
             // kernel's own learning.
             _ => {}
         }
+    }
+    match df {
+        // vxlan_xmit_one asks the metadata instead, in which the bridge sets nothing but the VNI.
+        _ if metadata => {}
+        VxlanDf::Unset => {}
+        VxlanDf::Set => tunnel.df = true,
+        df => unsupported.push(option(format!("df {df}"))),
+    }
+    if metadata {
+        // It would take the place of the bridge's.
+        let id = tunnel.key_out.filter(|id| *id != 0);
+        unsupported.extend(id.map(|id| option(format!("id {id}"))));
+        (tunnel.key_in, tunnel.key_out) = (None, None);
     }
     let is_ipv6 = tunnel.local.or(remote).is_some_and(|address| address.is_ipv6());
     tunnel.ttl = match ttl {
@@ -197,7 +212,7 @@ impl Gre {
         if address.is_multicast() {
             self.unsupported.push(Why::new(Reason::TunnelGroup, address.to_string()));
         }
-        self.tunnel.remotes.push(Remote { address, options: String::new() });
+        self.tunnel.remotes.push(Remote::plain(address));
     }
 
     fn encap(&mut self, kind: &GreEncapType) {
@@ -237,8 +252,10 @@ impl Gre {
 }
 
 /// A gretap device.
-pub(super) fn gretap(info: &[InfoGre]) -> Tunnel {
+pub(super) fn gretap(info: &[InfoGre], defaults: Defaults) -> Tunnel {
     let mut gre = Gre::new();
+    // ip_tunnel_xmit finds no packet behind a tag: the GRE header is in front already (skb_protocol).
+    gre.tunnel.ttl_behind_tag = Some(defaults.ttl);
     let mut pmtudisc = false;
     let mut ignore_df = false;
     for info in info {

@@ -320,6 +320,7 @@ fn vlans(port: &Row) -> PortVlans {
                 takes_tags: true,
                 carries,
                 strips: (strips..=strips).into(),
+                vnis: None,
             }
         }
         // A tag of VLAN 0 is none.
@@ -328,6 +329,7 @@ fn vlans(port: &Row) -> PortVlans {
             takes_tags: true,
             carries: trunks,
             strips: (0..=0).into(),
+            vnis: None,
         },
     }
 }

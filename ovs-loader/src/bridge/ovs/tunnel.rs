@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use ovs_ebpf_common::Reason;
 use ovs_ebpf_common::wire::vxlan::VNI_MAX;
 
+use crate::bridge::by_station::ByStation;
 use crate::bridge::linux::tunnel::Defaults;
 use crate::bridge::model::{Encap, FlowLabel, Remote, Ttl, Tunnel, Why};
 
@@ -75,6 +76,8 @@ pub(super) fn read<'a>(
         dst_port: if is_vxlan { VXLAN_PORT } else { 0 },
         source_ports: if is_vxlan { defaults.source_ports } else { (0, 0) },
         tos: Some(0),
+        ect_1_inherits: false,
+        ttl_behind_tag: None,
         ttl: Ttl::Fixed(TTL),
         df: true,
         flow_label: if is_vxlan { FlowLabel::Fixed(0) } else { defaults.flow_label },
@@ -82,7 +85,7 @@ pub(super) fn read<'a>(
         device: None,
         ageing: None,
         unsupported: Vec::new(),
-        fdb: HashMap::new(),
+        fdb: ByStation::default(),
     };
     let mut keys: Vec<_> = options.iter().collect();
     keys.sort_unstable();
@@ -91,6 +94,9 @@ pub(super) fn read<'a>(
             tunnel.unsupported.push(Why::new(reason, words(key, value)));
         }
     }
+    // Open vSwitch hands the device the tunnel's DSCP with the packet's ECN field. Is that nothing but
+    // ECT(1), the device takes it for the 1 that stands for `inherit` (`ip_md_tunnel_xmit`).
+    tunnel.ect_1_inherits = kind == Kind::Gre && tunnel.tos == Some(0);
     let is_ipv6 = tunnel.remotes.iter().any(|remote| remote.address.is_ipv6());
     if is_vxlan && is_ipv6 && !options.contains_key("csum") {
         // Versions differ in what that means (RFC 6935). All of them receive such packets.
@@ -141,7 +147,7 @@ fn option(
             if address.is_multicast() {
                 return Err(Reason::TunnelGroup);
             }
-            tunnel.remotes.push(Remote { address, options: String::new() });
+            tunnel.remotes.push(Remote::plain(address));
         }
         ("local_ip", address) => {
             tunnel.local = Some(address.parse().map_err(|_| Reason::TunnelOption)?);
@@ -251,6 +257,14 @@ mod tests {
         assert_eq!((found.key_in, found.key_out, found.dst_port), (Some(16), Some(16), 8472));
         assert_eq!((found.tos, found.ttl, found.df), (Some(32), Ttl::Inherit, false));
         assert_eq!(tunnel(Kind::Gre, &[("tos", "inherit")]).tos, None);
+    }
+
+    #[test]
+    fn a_tos_that_is_ect_1_alone_is_taken_for_inherit_by_gre_over_ipv4() {
+        let inherits = |kind, tos| tunnel(kind, &[("tos", tos)]).ect_1_inherits;
+        assert!(tunnel(Kind::Gre, &[]).ect_1_inherits && inherits(Kind::Gre, "0"));
+        assert!(!inherits(Kind::Gre, "0x20") && !inherits(Kind::Gre, "inherit"));
+        assert!(!inherits(Kind::Ip6Gre, "0") && !inherits(Kind::Vxlan, "0"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use super::super::Error;
+use super::super::{Error, PortRule, PortSelector};
 use super::*;
 
 /// A `[[bridge]]` whose fourth line is the given one.
@@ -35,6 +35,7 @@ fn each_mistake_in_accelerate_names_its_line_and_the_remedy() {
         ("[accelerate]\n\nfdb_capacity = 1023", 3, "out of range", "from 1024 to 4194304"),
         ("[accelerate]\nfdb_capacity = 4194305", 2, "out of range", "from 1024 to 4194304"),
         ("[accelerate]\nxdp = \"of\"", 2, "xdp = \"of\"", "\"off\" or \"filter\""),
+        ("[accelerate]\nxdp = \"forward\"", 2, "lose frames", "write \"filter\""),
         ("[accelerate]\nxdp = true", 2, "invalid type", "text in quotes"),
         ("[accelerate]\nbridges = []", 2, "empty list", "leave the line out"),
         ("[accelerate]\nbridges = \"br-ex\"", 2, "invalid type", "list in brackets"),
@@ -123,6 +124,64 @@ fn each_mistake_in_a_vxlan_tunnel_names_its_line_and_the_remedy() {
     ] {
         assert_mistake(&vxlan(lines), line, problem, help);
     }
+}
+
+#[test]
+fn each_mistake_in_a_port_names_its_line_and_the_remedy() {
+    for (lines, line, problem, help) in [
+        ("", 1, "either a name or a bridge", "name = \"veth-a\""),
+        ("name = \"a\"\nbridge = \"b\"", 1, "either a name or a bridge", "bridge = \"br-ex\""),
+        ("name = \"a\"", 1, "limits nothing", "flood_limit = 1000"),
+        ("name = \"a\"\nallowed = []\nflood_limit = 1", 3, "limits nothing", "allowed ="),
+        ("name = \"a b\"\nflood_limit = 1", 2, "a space", "1 to 15"),
+        ("name = \"a\"\nflood_limit = 0", 3, "out of range", "from 1 to 1000000"),
+        ("name = \"a\"\nallowed = [\"web\"]", 3, "neither a MAC", "or \"own\""),
+        ("name = \"a\"\nallowed = [\"2:0:0:0:0:5\"]", 3, "no MAC", "a MAC"),
+        ("name = \"a\"\nallowed = [\"ff:ff:ff:ff:ff:ff\"]", 3, "not one station's", "a MAC"),
+        ("name = \"a\"\nallowed = [\"0.0.0.0\"]", 3, "not one station's", "a MAC"),
+        ("name = \"a\"\nallowed = [\"ff02::1\"]", 3, "not one station's", "a MAC"),
+        ("name = \"a\"\nallowed = [\"10.0.0.5/24\"]", 3, "neither a MAC", "a MAC"),
+        ("bridge = \"b\"\nallowed = [\"10.0.0.5\"]", 3, "differ", "allowed = [\"own\"]"),
+        ("name = \"a\"\nallow = []", 3, "allow", "did you mean `allowed`?"),
+        (
+            "name = \"a\"\nflood_limit = 1\n[[port]]\nname = \"a\"\nflood_limit = 1",
+            5,
+            "there twice",
+            "one name",
+        ),
+    ] {
+        assert_mistake(&format!("[[port]]\n{lines}\n"), line, problem, help);
+    }
+}
+
+#[test]
+fn the_ports_of_a_file_are_read() {
+    let text = r#"
+        [[port]]
+        name = "veth-a"
+        allowed = ["02:00:00:00:00:05", "10.0.0.5", "fd00::5", "::ffff:10.0.0.6"]
+        flood_limit = 1000
+
+        [[port]]
+        bridge = "br-ex"
+        allowed = ["own"]
+    "#;
+    let addresses = ["10.0.0.5", "10.0.0.6", "fd00::5"].map(|text| text.parse().unwrap());
+    let named = PortRule {
+        of: PortSelector::Name("veth-a".to_owned()),
+        own: false,
+        macs: [crate::bridge::model::Mac([2, 0, 0, 0, 0, 5])].into(),
+        addresses: addresses.into(),
+        flood_limit: Some(1000),
+    };
+    let of_bridge = PortRule {
+        of: PortSelector::ContainersOf("br-ex".to_owned()),
+        own: true,
+        macs: [].into(),
+        addresses: [].into(),
+        flood_limit: None,
+    };
+    assert_eq!(Config::parse("c.toml", text).unwrap().ports, [named, of_bridge]);
 }
 
 #[test]

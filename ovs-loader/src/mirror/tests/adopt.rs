@@ -8,7 +8,7 @@ use crate::mirror::Applied;
 
 fn left_by(host: &Host) -> Maps {
     let mut maps = Maps::new(100);
-    Applied::default().replan(&mut maps, &host.plan(), host.all()).unwrap();
+    Applied::default().replan(&mut maps, &host.plan(), host.all(), &[]).unwrap();
     maps.writes = 0;
     maps
 }
@@ -16,7 +16,7 @@ fn left_by(host: &Host) -> Maps {
 fn take_over(host: &Host, maps: &mut Maps) {
     let mut applied = Applied::adopt(maps).unwrap();
     let mut ids = TunnelIds::adopt(applied.tunnel_ids());
-    applied.replan(maps, &host.plan_with(&mut ids), host.all()).unwrap();
+    applied.replan(maps, &host.plan_with(&mut ids), host.all(), &[]).unwrap();
 }
 
 #[test]
@@ -34,7 +34,7 @@ fn what_changed_in_between_is_all_that_is_written() {
     let mut maps = left_by(&host);
     let before = maps.contents.clone();
     host.bridge().fdb.remove(&key(WIRED));
-    host.tunnel().fdb.remove(&OTHER_FAR);
+    host.tunnel().fdb.remove(OTHER_FAR);
     take_over(&host, &mut maps);
     // The station that is gone; the remote that is gone with its tunnel, which is stopped first, and
     // index entry; the station that was behind it, removed and added.
@@ -51,5 +51,5 @@ fn nothing_is_left_where_the_bridge_is_gone() {
     host.bridges.clear();
     take_over(&host, &mut maps);
     assert_eq!(maps.contents, Default::default());
-    assert_eq!(maps.contents.vxlan_ports, [[0; 2]; VXLAN_PORTS]);
+    assert_eq!(maps.contents.vxlan_ports, [0; VXLAN_PORTS]);
 }

@@ -71,9 +71,7 @@ fn one_tunnel_that_is_not_accelerated_or_not_known_to_its_last_remote_stops_the_
             host.tunnel().remotes.push(plain(group));
         }),
         ("a remote with options", |host| {
-            host.tunnel()
-                .fdb
-                .insert(FAR, vec![Remote { address: REMOTE, options: "nhid 1".into() }]);
+            host.tunnel().fdb.insert(FAR, &[Remote { options: "nhid 1".into(), ..plain(REMOTE) }]);
         }),
         ("no remotes", |host| {
             let mut bridge = empty_bridge(20, "br-b");
@@ -106,7 +104,7 @@ fn a_tunnel_without_a_way_has_remotes_all_the_same() {
 }
 
 #[test]
-fn an_ipv6_underlay_is_not_said_to_be_filtered() {
+fn an_ipv6_underlay_is_filtered_by_its_own_addresses() {
     let mut host = Host::new();
     let (local, remote): (IpAddr, IpAddr) =
         ("2001:db8::1".parse().unwrap(), "2001:db8::2".parse().unwrap());
@@ -114,6 +112,7 @@ fn an_ipv6_underlay_is_not_said_to_be_filtered() {
     tunnel.local = Some(local);
     host.port(VXLAN).device = Device::Tunnel(Box::new(tunnel));
     host.resolve_all();
-    assert!(host.plan().entries().next().is_some(), "it is accelerated");
-    assert_eq!(guards(&host, &[]), Guards::default());
+    let kinds = [GuardKind::Endpoint, GuardKind::Remote, GuardKind::Way].map(|kind| kind as u8);
+    let expected = [(kinds[0], local, 0), (kinds[1], remote, 0), (kinds[2], remote, 42)];
+    assert_eq!(keys(&guards(&host, &[])), expected);
 }

@@ -7,6 +7,7 @@ use ovs_ebpf_common::abi::{
 };
 
 use crate::bridge::model::IfIndex;
+use crate::datapath::Written;
 use crate::mirror::{MapReader, MapWriter};
 
 /// A write that the fake was told to refuse.
@@ -32,7 +33,7 @@ pub(super) struct Contents {
     pub(super) fdb: BTreeMap<FdbKey, FdbValue>,
     pub(super) tunnels: BTreeMap<u32, TunnelValue>,
     pub(super) index: BTreeMap<IndexKey, TunnelIndexValue>,
-    pub(super) vxlan_ports: [[u8; 2]; VXLAN_PORTS],
+    pub(super) vxlan_ports: [u16; VXLAN_PORTS],
 }
 
 impl Maps {
@@ -58,6 +59,23 @@ impl Maps {
         Ok(())
     }
 
+    /// Gives whether there was room.
+    fn set_one(&mut self, key: &FdbKey, value: &FdbValue) -> Result<bool, Broken> {
+        self.write()?;
+        let fdb = &mut self.contents.fdb;
+        if fdb.len() >= self.capacity && !fdb.contains_key(key) {
+            return Ok(false);
+        }
+        fdb.insert(*key, *value);
+        self.meanings.remove(key);
+        if value.flags & FdbFlags::TUNNEL != 0 {
+            let meaning = self.meaning(value.target).expect("a new FDB entry's tunnel is there");
+            self.meanings.insert(*key, meaning);
+        }
+        self.check();
+        Ok(true)
+    }
+
     fn check(&self) {
         for (key, value) in &self.contents.index {
             assert!(self.contents.tunnels.contains_key(&value.tunnel), "{key:?} names no tunnel");
@@ -68,7 +86,11 @@ impl Maps {
                 assert!(self.contents.tunnels.contains_key(&id), "{key:?} points at no tunnel");
                 let meaning = self.meaning(id).expect("an FDB entry's tunnel is in the index");
                 assert_eq!(meaning, self.meanings[key], "tunnel {id} got another meaning");
-                assert_eq!(self.contents.index[&meaning].bridge, key.bridge);
+                let index = self.contents.index[&meaning];
+                assert_eq!(index.bridge, key.bridge);
+                if value.flags & FdbFlags::TAGGED == 0 {
+                    assert_eq!(index.vlan, key.vlan, "tunnel {id} is another VLAN's");
+                }
             }
         }
     }
@@ -77,7 +99,7 @@ impl Maps {
 impl MapWriter for Maps {
     type Error = Broken;
 
-    fn set_vxlan_ports(&mut self, ports: [[u8; 2]; VXLAN_PORTS]) -> Result<(), Broken> {
+    fn set_vxlan_ports(&mut self, ports: [u16; VXLAN_PORTS]) -> Result<(), Broken> {
         self.write()?;
         self.contents.vxlan_ports = ports;
         Ok(())
@@ -95,26 +117,24 @@ impl MapWriter for Maps {
         Ok(())
     }
 
-    fn set_fdb(&mut self, key: &FdbKey, value: &FdbValue) -> Result<bool, Broken> {
-        self.write()?;
-        let fdb = &mut self.contents.fdb;
-        if fdb.len() >= self.capacity && !fdb.contains_key(key) {
-            return Ok(false);
+    fn set_fdb(&mut self, entries: &[(FdbKey, FdbValue)]) -> Written<Broken> {
+        for (done, (key, value)) in entries.iter().enumerate() {
+            match self.set_one(key, value) {
+                Ok(true) => {}
+                outcome => return Written { done, outcome: outcome.map(drop) },
+            }
         }
-        fdb.insert(*key, *value);
-        self.meanings.remove(key);
-        if value.flags & FdbFlags::TUNNEL != 0 {
-            let meaning = self.meaning(value.target).expect("a new FDB entry's tunnel is there");
-            self.meanings.insert(*key, meaning);
-        }
-        self.check();
-        Ok(true)
+        Written { done: entries.len(), outcome: Ok(()) }
     }
 
-    fn remove_fdb(&mut self, key: &FdbKey) -> Result<(), Broken> {
-        self.write()?;
-        self.contents.fdb.remove(key).expect("a removed FDB entry was there");
-        Ok(())
+    fn remove_fdb(&mut self, keys: &[FdbKey]) -> Written<Broken> {
+        for (done, key) in keys.iter().enumerate() {
+            if let Err(broken) = self.write() {
+                return Written { done, outcome: Err(broken) };
+            }
+            self.contents.fdb.remove(key).expect("a removed FDB entry was there");
+        }
+        Written { done: keys.len(), outcome: Ok(()) }
     }
 
     fn set_tunnel(&mut self, id: u32, value: &TunnelValue) -> Result<(), Broken> {
@@ -149,7 +169,7 @@ impl MapWriter for Maps {
 impl MapReader for Maps {
     type Error = Broken;
 
-    fn vxlan_ports(&self) -> Result<[[u8; 2]; VXLAN_PORTS], Broken> {
+    fn vxlan_ports(&self) -> Result<[u16; VXLAN_PORTS], Broken> {
         Ok(self.contents.vxlan_ports)
     }
 

@@ -5,9 +5,11 @@ mod adopt;
 mod apply;
 mod guard;
 mod maps;
+mod metadata;
 mod ovs;
 mod property;
 mod reasons;
+mod security;
 mod values;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -16,7 +18,8 @@ use std::time::Duration;
 
 use ovs_ebpf_common::Reason;
 
-use super::{Facts, Plan, TunnelIds, entry, targets};
+use super::{Facts, Plan, TunnelIds, Way, entry, targets};
+use crate::bridge::by_station::ByStation;
 use crate::bridge::model::{
     AllBridges, Bridge, BridgeKind, Bridges, Device, Encap, FdbEntry, FdbKey, FdbKind, FlowLabel,
     IfIndex, Mac, Port, Remote, StpState, Ttl, Tunnel, VethPeer, Why,
@@ -55,7 +58,11 @@ fn address(last: u8) -> IpAddr {
 }
 
 fn plain(address: IpAddr) -> Remote {
-    Remote { address, options: String::new() }
+    Remote::plain(address)
+}
+
+fn way(remote: IpAddr) -> Way {
+    Way { remote, vni: None }
 }
 
 fn port(ifindex: IfIndex, name: &str, device: Device) -> Port {
@@ -85,6 +92,8 @@ fn vxlan(vni: u32, remotes: &[IpAddr]) -> Tunnel {
         dst_port: 4789,
         source_ports: (32768, 60999),
         tos: Some(0),
+        ect_1_inherits: false,
+        ttl_behind_tag: None,
         ttl: Ttl::Fixed(64),
         df: false,
         flow_label: FlowLabel::Fixed(0),
@@ -92,7 +101,7 @@ fn vxlan(vni: u32, remotes: &[IpAddr]) -> Tunnel {
         device: None,
         ageing: Some(Duration::from_secs(300)),
         unsupported: Vec::new(),
-        fdb: HashMap::new(),
+        fdb: ByStation::default(),
     }
 }
 
@@ -137,9 +146,9 @@ struct Host {
 impl Host {
     /// The host described above, with nothing against it.
     fn new() -> Self {
-        let peer = VethPeer { mac: NEAR, other_namespace: true, xdp: false };
+        let peer = VethPeer { mac: NEAR, mtu: 1500, other_namespace: true, xdp: false };
         let mut tunnel = vxlan(42, &[REMOTE]);
-        tunnel.fdb.insert(OTHER_FAR, vec![plain(OTHER_REMOTE)]);
+        tunnel.fdb.insert(OTHER_FAR, &[plain(OTHER_REMOTE)]);
         let mut bridge = empty_bridge(BRIDGE, "br-ex");
         for port in [
             port(VETH, "veth-a", Device::Veth(Some(peer))),

@@ -43,7 +43,7 @@ fn two_tunnels(one: (BridgeKind, Tunnel), other: (BridgeKind, Tunnel)) -> Host {
 fn against_the_first(host: &Host) -> Vec<Reason> {
     let plan = host.plan();
     let port = &plan.bridges[&BRIDGE].ports[&VXLAN];
-    let way = &port.tunnels.as_ref().expect("a tunnel")[&REMOTE];
+    let way = &port.tunnels.as_ref().expect("a tunnel")[&way(REMOTE)];
     assert_eq!(way.entry.is_none(), !way.why.is_empty());
     way.why.iter().map(|why| why.reason).collect()
 }

@@ -105,10 +105,10 @@ fn happen(host: &mut Host, event: &Event) -> Option<(IfIndex, FdbKey)> {
         }
         Event::Remote { bridge, mac: last, remote } => {
             let fdb = &mut tunnel_of(host, *bridge).fdb;
-            match remote {
-                Some(remote) => drop(fdb.insert(mac(*last), vec![plain(address(*remote))])),
-                None => drop(fdb.remove(&mac(*last))),
-            }
+            let _ = match remote {
+                Some(remote) => fdb.insert(mac(*last), &[plain(address(*remote))]),
+                None => fdb.remove(mac(*last)),
+            };
             of(*bridge, *last)
         }
         Event::Flood { bridge, remotes } => {
@@ -163,10 +163,15 @@ impl Daemon {
         Self { ids: TunnelIds::adopt(applied.tunnel_ids()), plan: Plan::default(), applied }
     }
 
-    fn replan(&mut self, maps: &mut Maps, host: &mut Host) -> Result<(), Broken> {
+    fn replan(
+        &mut self,
+        maps: &mut Maps,
+        host: &mut Host,
+        changed: Option<(IfIndex, FdbKey)>,
+    ) -> Result<(), Broken> {
         host.resolve_all();
         self.plan = host.plan_with(&mut self.ids);
-        self.applied.replan(maps, &self.plan, host.all())
+        self.applied.replan(maps, &self.plan, host.all(), changed.as_slice())
     }
 
     fn follow(
@@ -179,7 +184,7 @@ impl Daemon {
             Some(change) if self.plan.serves(host.all(), &[change]) => {
                 self.applied.fdb_changed(maps, &self.plan, host.all(), &[change])
             }
-            _ => self.replan(maps, host),
+            _ => self.replan(maps, host, changed),
         }
     }
 }
@@ -187,7 +192,7 @@ impl Daemon {
 /// What a plan makes of empty maps.
 fn written(plan: &Plan, host: &Host) -> Contents {
     let mut maps = Maps::new(100);
-    Applied::default().replan(&mut maps, plan, host.all()).unwrap();
+    Applied::default().replan(&mut maps, plan, host.all(), &[]).unwrap();
     maps.contents
 }
 
@@ -207,7 +212,7 @@ proptest! {
         let mut host = two_bridges();
         let mut maps = Maps::new(100);
         let mut daemon = Daemon::start(&maps);
-        daemon.replan(&mut maps, &mut host).unwrap();
+        daemon.replan(&mut maps, &mut host, None).unwrap();
         for (event, breaks_after) in events {
             let changed = happen(&mut host, &event);
             if matches!(event, Event::Restart) {
@@ -221,7 +226,7 @@ proptest! {
             }
             prop_assert_eq!(&maps.contents, &written(&daemon.plan, &host));
         }
-        daemon.replan(&mut maps, &mut host).unwrap();
+        daemon.replan(&mut maps, &mut host, None).unwrap();
         let scratch = host.plan_with(&mut daemon.ids.clone());
         prop_assert_eq!(&maps.contents, &written(&scratch, &host));
     }
@@ -235,7 +240,7 @@ proptest! {
         let mut host = two_bridges();
         let mut maps = Maps::new(capacity);
         let mut daemon = Daemon::start(&maps);
-        daemon.replan(&mut maps, &mut host).unwrap();
+        daemon.replan(&mut maps, &mut host, None).unwrap();
         for event in events {
             let changed = happen(&mut host, &event);
             daemon.follow(&mut maps, &mut host, changed).unwrap();

@@ -29,7 +29,7 @@ fn standing(host: &Host) -> BTreeMap<&'static str, Vec<Reason>> {
     }
     let ways = bridge.ports[&VXLAN].tunnels.as_ref().unwrap();
     for (name, remote) in [("way", REMOTE), ("other way", OTHER_REMOTE)] {
-        if let Some(way) = ways.get(&remote) {
+        if let Some(way) = ways.get(&way(remote)) {
             standing.insert(name, reasons(&way.why));
         }
     }
@@ -195,16 +195,16 @@ fn cases() -> Vec<Case> {
         (FdbLocal, vec!["near"], |h| kind(h, FdbKind::Local)),
         (FdbLocked, vec!["near"], |h| kind(h, FdbKind::Locked)),
         (SeveralRemotes, vec!["other far"], |h| {
-            h.tunnel().fdb.get_mut(&OTHER_FAR).unwrap().push(plain(REMOTE));
+            h.tunnel().fdb.insert(OTHER_FAR, &[plain(OTHER_REMOTE), plain(REMOTE)]);
         }),
         (SeveralRemotes, vec!["far"], |h| h.tunnel().remotes.push(plain(OTHER_REMOTE))),
         (RemoteOptions, vec!["other way", "other far"], |h| {
-            h.tunnel().fdb.get_mut(&OTHER_FAR).unwrap()[0].options = "port 4790".to_owned();
+            let options = "port 4790".to_owned();
+            h.tunnel().fdb.insert(OTHER_FAR, &[Remote { options, ..plain(OTHER_REMOTE) }]);
         }),
         (RemoteOptions, vec!["other far"], |h| {
             let options = "port 4790".to_owned();
-            let remotes = vec![Remote { address: REMOTE, options }];
-            h.tunnel().fdb.insert(OTHER_FAR, remotes);
+            h.tunnel().fdb.insert(OTHER_FAR, &[Remote { options, ..plain(REMOTE) }]);
         }),
         (PortNotAccelerated, vec!["near"], |h| {
             h.bridge().fdb.get_mut(&key(NEAR)).unwrap().port = 99;
@@ -231,9 +231,19 @@ fn each_reason_stands_against_exactly_what_it_is_about() {
 #[test]
 fn every_reason_of_the_configuration_has_a_case() {
     let cases: BTreeSet<_> = cases().into_iter().map(|(reason, ..)| reason).collect();
-    // Those have tests of their own: the first below, the filter's on live hosts.
-    let others =
-        BTreeSet::from([FdbGroup, FdbVlan, Capacity, XdpUnsupported, XdpTaken, XdpPort, XdpShared]);
+    // Those have tests of their own: the first below, metadata mode's, port security's, the filter's on
+    // live hosts.
+    let others = BTreeSet::from([
+        FdbGroup,
+        FdbVlan,
+        Capacity,
+        VniUnmapped,
+        PortUnsecured,
+        XdpUnsupported,
+        XdpTaken,
+        XdpPort,
+        XdpShared,
+    ]);
     let all = Reason::ALL.iter().filter(|reason| !reason.counts_packets()).copied();
     assert_eq!(cases.union(&others).copied().collect::<BTreeSet<_>>(), all.collect());
 }
@@ -369,11 +379,11 @@ fn a_fifth_udp_port_is_one_too_many_and_a_fourth_is_not() {
     let plan = host.plan();
     let why = |n| {
         let port = &plan.bridges[&BRIDGE].ports[&(VXLAN + n)];
-        reasons(&port.tunnels.as_ref().unwrap()[&REMOTE].why)
+        reasons(&port.tunnels.as_ref().unwrap()[&way(REMOTE)].why)
     };
     assert_eq!([0, 1, 2, 3].map(why), [[]; 4]);
     assert_eq!(why(4), [Capacity]);
-    assert_eq!(plan.vxlan_ports, [4789u16, 5001, 5002, 5003].map(u16::to_be_bytes));
+    assert_eq!(plan.vxlan_ports, [4789u16, 5001, 5002, 5003].map(u16::to_be));
 }
 
 #[test]

@@ -16,7 +16,7 @@ fn station(host: &Host, mac: Mac) -> Option<FdbValue> {
 }
 
 fn entry_of(host: &Host, remote: IpAddr) -> Option<TunnelEntry> {
-    host.plan().bridges[&BRIDGE].ports[&VXLAN].tunnels.as_ref().unwrap()[&remote].entry.clone()
+    host.plan().bridges[&BRIDGE].ports[&VXLAN].tunnels.as_ref().unwrap()[&way(remote)].entry.clone()
 }
 
 fn peer(host: &mut Host) -> &mut VethPeer {
@@ -46,6 +46,7 @@ fn native() -> PortVlans {
         takes_tags: true,
         carries: [10, 20].into_iter().collect(),
         strips: (10..=10).into(),
+        vnis: None,
     }
 }
 
@@ -229,7 +230,7 @@ fn gre_keys_may_differ_by_direction_or_be_absent() {
         let entry = entry_of(&host, REMOTE).unwrap();
         let key = IndexKey::new(received, REMOTE, LOCAL, key_in.unwrap_or(0), 0);
         assert_eq!((entry.key, entry.value.paths[0].kind), (key, sent as u8));
-        assert_eq!(host.plan().vxlan_ports, <[[u8; 2]; 4]>::default());
+        assert_eq!(host.plan().vxlan_ports, [0; 4]);
         if sent == GreKeyIpv4 {
             assert_eq!(entry.value.paths[0].header[38..42], key_out.unwrap().to_be_bytes());
         }
@@ -241,12 +242,15 @@ type Options = fn(&mut Tunnel);
 #[test]
 fn a_tunnels_options_become_flags_and_values() {
     use TunnelFlags as F;
-    let cases: [(Options, u8, u8, u8); 5] = [
+    let hides = F::READY | F::NEEDS_ID | F::TTL_INHERIT | F::TAG_HIDES;
+    let cases: [(Options, u8, u8, u8); 7] = [
         (|_| {}, F::READY | F::NEEDS_ID, 0, 64),
+        (|t| t.ect_1_inherits = true, F::READY | F::NEEDS_ID | F::ECT_1_INHERIT, 0, 64),
         (|t| t.df = true, F::READY, 0, 64),
         (|t| t.tos = Some(0xff), F::READY | F::NEEDS_ID, 0xfc, 64),
         (|t| t.tos = None, F::READY | F::NEEDS_ID | F::TOS_INHERIT, 0, 64),
         (|t| t.ttl = Ttl::Inherit, F::READY | F::NEEDS_ID | F::TTL_INHERIT, 0, 0),
+        (|t| (t.ttl, t.ttl_behind_tag) = (Ttl::Inherit, Some(99)), hides, 0, 99),
     ];
     for (at, (change, flags, tos, ttl)) in cases.into_iter().enumerate() {
         let mut host = Host::new();
@@ -373,8 +377,8 @@ fn the_tos_takes_part_in_the_route() {
 #[test]
 fn groups_and_remotes_with_options_of_their_own_are_not_looked_up() {
     let mut host = Host::new();
-    let nexthop_group = Remote { address: address(0), options: "nhid 5".to_owned() };
-    host.tunnel().fdb.insert(mac(9), vec![nexthop_group]);
+    let nexthop_group = Remote { options: "nhid 5".to_owned(), ..plain(address(0)) };
+    host.tunnel().fdb.insert(mac(9), &[nexthop_group]);
     host.tunnel().remotes.push(plain(IpAddr::V4(Ipv4Addr::new(239, 0, 0, 1))));
     let remotes: Vec<_> = targets(host.all()).iter().map(|target| target.remote).collect();
     assert_eq!(remotes, [REMOTE, OTHER_REMOTE]);
@@ -389,24 +393,24 @@ fn a_plan_serves_changes_to_remotes_it_knows_and_no_others() {
     for (remote, serves) in [
         (plain(OTHER_REMOTE), true),
         (plain(address(9)), false),
-        (Remote { address: REMOTE, options: "vni 7".to_owned() }, true),
+        (Remote { options: "vni 7".to_owned(), ..plain(REMOTE) }, true),
     ] {
-        host.tunnel().fdb.insert(FAR, vec![remote.clone()]);
+        host.tunnel().fdb.insert(FAR, std::slice::from_ref(&remote));
         assert_eq!(plan.serves(host.all(), &moved), serves, "{remote:?}");
     }
     // Another station's new remote is no change of this one.
-    host.tunnel().fdb.remove(&FAR);
-    host.tunnel().fdb.insert(mac(9), vec![plain(address(9))]);
+    host.tunnel().fdb.remove(FAR);
+    host.tunnel().fdb.insert(mac(9), &[plain(address(9))]);
     assert!(plan.serves(host.all(), &moved));
 }
 
 #[test]
 fn a_remote_that_loses_its_options_needs_a_new_plan() {
     let mut host = Host::new();
-    let options = Remote { address: address(9), options: "vni 7".to_owned() };
-    host.tunnel().fdb.insert(FAR, vec![options]);
+    let options = Remote { options: "vni 7".to_owned(), ..plain(address(9)) };
+    host.tunnel().fdb.insert(FAR, &[options]);
     let plan = host.plan();
-    host.tunnel().fdb.insert(FAR, vec![plain(address(9))]);
+    host.tunnel().fdb.insert(FAR, &[plain(address(9))]);
     assert!(!plan.serves(host.all(), &[(BRIDGE, key(FAR))]));
 }
 

@@ -13,7 +13,7 @@ use crate::lab::{Namespace, patience};
 /// How long a datagram may take.
 const LIMIT: Duration = Duration::from_secs(2);
 /// Bytes of the buffers on both ends.
-const BUFFER: usize = 4 << 20;
+pub(super) const BUFFER: usize = 4 << 20;
 
 /// A connected pair of UDP sockets: one flow, for as long as it lives.
 #[derive(Debug)]

@@ -13,7 +13,9 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use nix::sys::socket::{setsockopt, sockopt};
 
+use super::datagrams::BUFFER;
 use crate::lab::{Namespace, patience};
 
 /// How long packets may be on their way after the last was sent.
@@ -80,6 +82,8 @@ impl Stream {
         };
         let bind = |address: SocketAddr| UdpSocket::bind(address).context("cannot bind");
         let incoming = receiver.run_in(|| bind(SocketAddr::from((address, 0))))?;
+        // What a receiver without a processor does not take in time was not lost on the way.
+        setsockopt(&incoming, sockopt::RcvBufForce, &BUFFER).context("a receive buffer")?;
         incoming.set_read_timeout(Some(Duration::from_millis(20))).context("a time limit")?;
         let outgoing = from.run_in(|| bind(unspecified.parse().expect("an address")))?;
         let target = incoming.local_addr().context("the receiver's address")?;

@@ -1,6 +1,7 @@
 //! The daemon's life: what it takes over, what it leaves, and how it follows the host.
 
 mod adoption;
+mod churn;
 mod clsact;
 mod commands;
 mod following;

@@ -54,7 +54,7 @@ fn ports_come_back_with_their_container_and_go_with_it() -> Result<()> {
     has_all(&engine)?;
     is_attached(host, true);
     assert_eq!(list(host)?[0]["port"], port);
-    engine.exec("web", &["ping", "-c1", "-W5", "10.0.0.11"])?;
+    engine.exec("web", &["ping", "-c2", "-W5", "10.0.0.11"])?;
 
     engine.docker(&["stop", "-t", "0", "web"])?;
     is_attached(host, false);

@@ -34,7 +34,7 @@ fn a_container_is_the_same_by_name_by_id_and_by_short_id() -> Result<()> {
     assert_eq!(listed[0]["id"], *id);
     let inside = engine.exec("web", &["ip", "addr", "show", "eth1"])?;
     assert!(inside.contains("10.0.0.50/24") && inside.contains("fd00::50/64"), "{inside}");
-    engine.exec("web", &["ping", "-c1", "-W5", "10.0.0.11"])?;
+    engine.exec("web", &["ping", "-c2", "-W5", "10.0.0.11"])?;
 
     // Also under a new name, and when nobody knows it any more.
     engine.docker(&["rename", "web", "front"])?;

@@ -7,6 +7,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use ovs_ebpf_tests::lab::{Engine, Lab, patience};
+use serde_json::json;
 
 use super::life::CREATE;
 use super::{docker, inside, run, serve};
@@ -55,6 +56,9 @@ fn multicast_and_broadcast_and_the_fast_path_are_between_two_hosts() -> Result<(
     one.exec("web", &["ping", "-c10", "-W5", "10.5.0.12"])?;
     let taken = loaders[0].fast_packets()? - before;
     assert!(taken.sent >= 5 && taken.received >= 5, "{taken:?}");
+    // As of the containers' MTU, which the driver has set.
+    let status = loaders[0].status()?;
+    assert_eq!(status["warnings"], json!([]));
     Ok(())
 }
 

@@ -2,10 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use nix::time::{ClockId, clock_gettime};
 use ovs_ebpf_common::{
     Reason,
-    abi::{Program, TUNNEL_CAPACITY, TunnelCounters},
+    abi::{DoubtValue, Program, TUNNEL_CAPACITY, TunnelCounters},
 };
 use ovs_ebpf_tests::{
     generate::Arrival,
@@ -13,6 +12,7 @@ use ovs_ebpf_tests::{
 };
 
 use super::decode::decode;
+use crate::clock::now;
 use crate::host::{DEVICES, Host, Observed};
 use crate::run::{Input, PASS, REDIRECT};
 
@@ -44,7 +44,7 @@ impl Case {
                 }
             )+};
         }
-        thin!(ports fdb tunnels tunnel_index guards uplinks);
+        thin!(ports fdb doubts tunnels tunnel_index guards uplinks security allowed stations);
         case
     }
 
@@ -108,6 +108,13 @@ impl<'a> Both<'a> {
                 false => Err(format!("{seen:?}; the model says otherwise")),
             };
         }
+        if program == Program::PortSecurity {
+            let seen = self.host.secure(*device, frame, *gso_size);
+            return match expected.map(drop) == seen {
+                true => Ok(seen.err()),
+                false => Err(format!("{seen:?}; the model says otherwise")),
+            };
+        }
         let input = Input { ifindex: *device, frame, gso_size: *gso_size, mark: 0 };
         let Observed { outcome, counted } = self.host.observe(program, input);
         let (reason, fate, left) = match expected {
@@ -137,6 +144,7 @@ impl<'a> Both<'a> {
             self.told += expected.len();
             self.end_silence()?;
         }
+        self.end_doubts()?;
         Ok(reason)
     }
 
@@ -166,6 +174,33 @@ impl<'a> Both<'a> {
         Ok(())
     }
 
+    /// Lets stations that have just come into doubt be believed again, for the same reason.
+    fn end_doubts(&mut self) -> Result<(), String> {
+        let Self { host, model, tables, .. } = self;
+        for key in model.doubts.drain(..) {
+            let expected = model.tables.doubts[&key];
+            let seen = host.doubts.get(&key, 0).unwrap_or_default();
+            let agree = DoubtValue { until: expected.until, ..seen } == expected;
+            if !agree || seen.until.abs_diff(expected.until) > NEAR {
+                return Err(format!(
+                    "{key:02x?} is in doubt as {seen:?}; the model says {expected:?}"
+                ));
+            }
+            match tables.doubts.get(&key) {
+                Some(before) => {
+                    model.tables.doubts.insert(key, *before);
+                    host.doubts.insert(key, before, 0).expect("doubts");
+                }
+                None => {
+                    model.tables.doubts.remove(&key);
+                    host.doubts.remove(&key).expect("doubts");
+                }
+            }
+            host.forget_flows();
+        }
+        Ok(())
+    }
+
     /// Compares what is left in the maps.
     pub(super) fn settle(self) -> Result<(), String> {
         macro_rules! same {
@@ -185,6 +220,13 @@ impl<'a> Both<'a> {
             let expected = self.model.tunnel_counters.get(id).copied().unwrap_or_default();
             if seen != expected {
                 return Err(format!("tunnel {id} counted {seen:?}; the model says {expected:?}"));
+            }
+        }
+        for (port, expected) in &self.model.tables.security {
+            let seen = self.host.security.get(port, 0).expect("secured").discarded;
+            if seen != expected.discarded {
+                let expected = expected.discarded;
+                return Err(format!("{seen} discarded of port {port}; the model says {expected}"));
             }
         }
         for (key, expected) in &self.model.tables.fdb {
@@ -226,10 +268,4 @@ fn name(at: usize) -> &'static str {
         1 => "bytes",
         _ => Reason::from_code((at - 2) as u8).map_or("an unknown reason", Reason::name),
     }
-}
-
-/// The time that the programs see, a tick exact.
-pub(super) fn now() -> u64 {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC_COARSE).expect("the monotonic clock");
-    now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
 }

@@ -31,8 +31,9 @@ use ovs_ebpf_tests::{
     model::Model,
 };
 
-use self::compare::{Both, Case, now, received};
+use self::compare::{Both, Case, received};
 use self::outcomes::Outcomes;
+use crate::clock::now;
 use crate::host::{DEVICES, Host};
 use crate::run::too_short;
 

@@ -6,7 +6,7 @@ use std::fmt;
 use ovs_ebpf_common::{Reason, abi::Program};
 
 /// Reasons that packets of a test run may have.
-const REASONS: [(Program, &[Reason]); 3] = [
+const REASONS: [(Program, &[Reason]); 4] = [
     (
         Program::PortIngress,
         &[
@@ -23,6 +23,7 @@ const REASONS: [(Program, &[Reason]); 3] = [
             Reason::SamePort,
             Reason::Isolated,
             Reason::TooBig,
+            Reason::Doubted,
             Reason::PortUnknown,
             Reason::TunnelUnresolved,
             Reason::EncapRefused,
@@ -47,6 +48,7 @@ const REASONS: [(Program, &[Reason]); 3] = [
             Reason::SamePort,
             Reason::Isolated,
             Reason::TooBig,
+            Reason::Doubted,
             Reason::NotTunnel,
             Reason::OuterMalformed,
             Reason::OuterFragment,
@@ -60,6 +62,10 @@ const REASONS: [(Program, &[Reason]); 3] = [
         ],
     ),
     (Program::UplinkXdp, &[Reason::UnknownRemote, Reason::WrongKey, Reason::Malformed]),
+    (
+        Program::PortSecurity,
+        &[Reason::SpoofedMac, Reason::SpoofedIp, Reason::SenderHidden, Reason::FloodLimited],
+    ),
 ];
 
 /// How many frames met which fate, and how many events they raised.

@@ -28,6 +28,8 @@ struct Record {
     control: String,
     ports: Entries,
     fdb: Entries,
+    #[serde(default)]
+    doubts: Entries,
     tunnels: Entries,
     tunnel_index: Entries,
     tunnel_index6: Entries,
@@ -35,6 +37,12 @@ struct Record {
     guards: Entries,
     #[serde(default)]
     uplinks: Entries,
+    #[serde(default)]
+    security: Entries,
+    #[serde(default)]
+    allowed: Entries,
+    #[serde(default)]
+    stations: Entries,
 }
 
 type Entries = BTreeMap<String, String>;
@@ -73,11 +81,15 @@ fn load(path: &Path) -> Case {
             control: value(&record.control),
             ports: entries(&record.ports),
             fdb: entries(&record.fdb),
+            doubts: entries(&record.doubts),
             tunnels: entries(&record.tunnels),
             tunnel_index: entries(&record.tunnel_index),
             tunnel_index6: entries(&record.tunnel_index6),
             guards: entries(&record.guards),
             uplinks: entries(&record.uplinks),
+            security: entries(&record.security),
+            allowed: entries(&record.allowed),
+            stations: entries(&record.stations),
         },
     }
 }
@@ -95,11 +107,15 @@ pub(super) fn keep(case: &Case, found: &str) -> String {
         control: hex(bytes(&tables.control)),
         ports: hex_entries(&tables.ports),
         fdb: hex_entries(&tables.fdb),
+        doubts: hex_entries(&tables.doubts),
         tunnels: hex_entries(&tables.tunnels),
         tunnel_index: hex_entries(&tables.tunnel_index),
         tunnel_index6: hex_entries(&tables.tunnel_index6),
         guards: hex_entries(&tables.guards),
         uplinks: hex_entries(&tables.uplinks),
+        security: hex_entries(&tables.security),
+        allowed: hex_entries(&tables.allowed),
+        stations: hex_entries(&tables.stations),
     };
     let mut hasher = DefaultHasher::new();
     arrival.frame.hash(&mut hasher);

@@ -70,7 +70,7 @@ fn receive(tunnel: &Tunnel, frame: &[u8]) -> Result<Forwarded, Reason> {
 }
 
 fn tables(stations: [([u8; 6], FdbValue); 2]) -> Tables {
-    let vxlan_ports = [4789u16.to_be_bytes(), [0; 2], [0; 2], [0; 2]];
+    let vxlan_ports = [4789u16.to_be(), 0, 0, 0];
     let entry = |(mac, value)| (FdbKey { bridge: BRIDGE, vlan: 0, mac }, value);
     Tables {
         control: Control { lease_deadline: u64::MAX, vxlan_ports, generation: 0 },

@@ -217,6 +217,7 @@ fn a_port_carries_the_vlans_that_its_row_says() {
         takes_tags,
         carries: carries.clone(),
         strips: strips.into_iter().collect(),
+        vnis: None,
     };
     let set = |vlans: &[u16]| vlans.iter().copied().collect::<VlanSet>();
     let trunks = json!(["set", [10, 11, 20]]);
