@@ -1,8 +1,10 @@
 //! Some of the tests on the loaded programs, on more than they take by themselves.
 
+use std::path::PathBuf;
+
 use anyhow::{Context as _, Result, bail};
 
-use super::binaries;
+use super::binaries::{self, Binary};
 use crate::{
     setup::{self, Purpose},
     sudo,
@@ -14,10 +16,7 @@ use crate::{
 /// When set-up or building fails.
 pub(crate) fn run(module: &str, environment: &[(&str, String)]) -> Result<bool> {
     setup::ensure(Purpose::Test)?;
-    let binaries = binaries::build(&["--package", "ovs-ebpf-tests", "--test", "prog_run"])?;
-    let [binary] = binaries.as_slice() else {
-        bail!("cargo built {} test programs instead of prog_run", binaries.len());
-    };
+    let binary = find()?;
     sudo::authenticate("for BPF programs")?;
     let mut command = sudo::command(&binary.executable);
     command.args([module, "--nocapture", "--test-threads=1"]).current_dir(&binary.package_dir);
@@ -28,4 +27,20 @@ pub(crate) fn run(module: &str, environment: &[(&str, String)]) -> Result<bool> 
         .status()
         .with_context(|| format!("cannot start {}", binary.executable.display()))?;
     Ok(status.success())
+}
+
+/// Builds the tests and gives their program.
+///
+/// # Errors
+/// When building fails.
+pub(crate) fn build() -> Result<PathBuf> {
+    find().map(|binary| binary.executable)
+}
+
+fn find() -> Result<Binary> {
+    let mut binaries = binaries::build(&["--package", "ovs-ebpf-tests", "--test", "prog_run"])?;
+    match (binaries.pop(), binaries.len()) {
+        (Some(binary), 0) => Ok(binary),
+        (_, others) => bail!("cargo built {others} test programs beside prog_run"),
+    }
 }

@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+/// Takes a test's place among the failures where a run crashed, or never got as far as a report.
+pub(super) const NO_REPORT: &str = "ended without a full report";
+
 /// How many tests passed and failed, and which failed.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
@@ -9,6 +12,8 @@ pub(super) struct Tally {
     pub(super) failed: u64,
     pub(super) ignored: u64,
     pub(super) failures: Vec<String>,
+    /// Those that failed and passed in a second try.
+    pub(super) second_tries: Vec<String>,
 }
 
 impl Tally {
@@ -31,7 +36,7 @@ impl Tally {
         }
         if tally.failed == 0 && !(success && finished) {
             tally.failed = 1;
-            tally.failures.push(format!("{name}: ended without a full report"));
+            tally.failures.push(format!("{name}: {NO_REPORT}"));
         }
         tally
     }
@@ -41,6 +46,16 @@ impl Tally {
         self.failed += other.failed;
         self.ignored += other.ignored;
         self.failures.extend(other.failures);
+        self.second_tries.extend(other.second_tries);
+    }
+
+    /// What it comes to when all that failed has run once more.
+    pub(super) fn after_second_try(self, second: Self) -> Self {
+        let Self { failures, .. } = self;
+        let mended = failures.into_iter().filter(|test| !second.failures.contains(test)).collect();
+        let mut tally = Self { failed: 0, failures: Vec::new(), second_tries: mended, ..self };
+        tally.add(second);
+        tally
     }
 }
 
@@ -90,6 +105,19 @@ test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 2 filtered out; 
         let mut tally = Tally::of("a", FAILING, false);
         tally.add(Tally::of("b", &format!("{passing}\n{passing}\n"), true));
         assert_eq!(tally.to_string(), "25 passed, 1 failed");
+    }
+
+    #[test]
+    fn a_second_try_counts_and_is_named() {
+        let first = || Tally::of("unit", FAILING, false);
+        let passing = "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out";
+        let mended = first().after_second_try(Tally::of("unit", passing, true));
+        assert_eq!((mended.passed, mended.failed, &*mended.failures), (2, 0, &[][..]));
+        assert_eq!(mended.second_tries, ["unit: b"]);
+        let again = "---- b stdout ----\ntest result: FAILED. 0 passed; 1 failed; 0 ignored";
+        let failed = first().after_second_try(Tally::of("unit", again, false));
+        assert_eq!((failed.passed, failed.failed), (1, 1));
+        assert_eq!((failed.failures, failed.second_tries), (vec!["unit: b".to_owned()], vec![]));
     }
 
     #[test]

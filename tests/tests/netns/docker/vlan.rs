@@ -1,9 +1,10 @@
 //! `set-vlan`.
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use anyhow::Result;
-use ovs_ebpf_tests::lab::{Host, Lab, wait_until};
+use ovs_ebpf_tests::lab::{Host, Lab, traffic, wait_until};
 
 use super::{docker, list, refused};
 use crate::support::{State, shell};
@@ -36,8 +37,8 @@ fn containers_of_one_vlan_reach_each_other_and_no_other() -> Result<()> {
         containers.push(container);
     }
     let reaches = |from: usize, to: usize| {
-        let to = format!("10.1.0.{}", to + 1);
-        containers[from].try_exec(&["ping", "-c1", "-W1", &to]).is_ok()
+        let to = Ipv4Addr::new(10, 1, 0, to as u8 + 1);
+        traffic::ping(&containers[from], to, 56, 1, Duration::ZERO).is_ok_and(|p| p.received == 1)
     };
     let soon = Duration::from_secs(5);
     wait_until(soon, "all in VLAN 1", || (reaches(0, 1) && reaches(0, 2)).then_some(()));
