@@ -8,6 +8,7 @@ use std::{
 
 use aya::maps::{Array, Map, MapData};
 use ovs_ebpf_common::abi::{Control, FdbKey, FdbValue, VERSION};
+use ovs_loader::cli::preflight::mount_bpffs;
 use ovs_loader::datapath::{Datapath, Hook, Lock, TableError, Tables, remove_all};
 
 use crate::host::BRIDGE;
@@ -28,6 +29,7 @@ impl Opened {
     fn with_capacity(test: &str, capacity: u32) -> Self {
         let name = format!("batch-{}-{test}", std::process::id());
         let bpffs = Path::new("/sys/fs/bpf").join(name);
+        mount_bpffs(&bpffs).expect("its file system, where nobody needed it before");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.expect("a runtime");
         let datapath = runtime.block_on(async {
