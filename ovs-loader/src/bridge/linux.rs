@@ -5,6 +5,7 @@
 //! *that* something changed, and the links are dumped anew (their notifications do not carry
 //! everything, and a dump takes milliseconds).
 
+use std::collections::BTreeSet;
 use std::io;
 use std::time::Duration;
 
@@ -67,6 +68,9 @@ pub struct LinuxBridges {
     stale: Stale,
     /// The forwarding tables, as far as they have been read anew.
     reading: Option<Reading>,
+    /// The bridges and vxlan devices whose tables have not been read yet. They are empty till then: a part
+    /// of a flood list would say that there is one remote.
+    unread: BTreeSet<IfIndex>,
     /// How long they took to read last, and when that was.
     last_read: (Duration, Instant),
     foreign_settled: Option<Instant>,
@@ -84,8 +88,6 @@ struct Stale {
     fdbs: bool,
     /// Changes of the tables may not have been heard; cleared with it.
     missed: bool,
-    /// A bridge or a tunnel is new or other than before: nothing is told before its tables are read.
-    unknown: bool,
 }
 
 impl LinuxBridges {
@@ -113,8 +115,9 @@ impl LinuxBridges {
             foreign,
             bridges: Bridges::new(),
             vxlan_ports: VxlanPorts::new(),
-            stale: Stale { links: true, fdbs: true, missed: true, unknown: false },
+            stale: Stale { links: true, fdbs: true, missed: true },
             reading: None,
+            unread: BTreeSet::new(),
             last_read: (Duration::ZERO, Instant::now()),
             foreign_settled: None,
             changes: Changes::default(),
@@ -142,7 +145,7 @@ impl LinuxBridges {
         loop {
             self.hear()?;
             self.catch_up().await?;
-            if self.changes != Changes::default() && !self.stale.unknown {
+            if self.changes != Changes::default() {
                 return Ok(std::mem::take(&mut self.changes));
             }
             let settled = self.foreign_settled;
@@ -187,7 +190,8 @@ impl LinuxBridges {
 
     /// Applies the notifications that have arrived.
     fn hear(&mut self) -> Result<(), Error> {
-        let Self { notifications, bridges, vxlan_ports, stale, reading, changes, .. } = self;
+        let Self { notifications, bridges, vxlan_ports, stale, reading, unread, changes, .. } =
+            self;
         let heard = notifications
             .hear(BATCH, |frame| {
                 let notified = notification(&frame, bridges, vxlan_ports, stale);
@@ -195,7 +199,9 @@ impl LinuxBridges {
                 if let Some(reading) = reading {
                     reading.note(record.clone(), present);
                 }
-                fdb::apply(bridges, vxlan_ports, record, present, changes);
+                if !unread.contains(&record.table()) {
+                    fdb::apply(bridges, vxlan_ports, record, present, changes);
+                }
             })
             .map_err(Error::Receive)?;
         if heard == Heard::Overrun {
@@ -254,12 +260,15 @@ impl LinuxBridges {
                     return Err(dump_error("forwarding tables")(refused));
                 }
             }
-            let took = reading.install(&mut self.bridges, &self.vxlan_ports, &mut self.changes);
+            if !self.stale.fdbs {
+                self.unread.clear();
+            }
+            let Self { bridges, vxlan_ports, unread, changes, .. } = self;
+            let took = reading.install(bridges, vxlan_ports, unread, changes);
             let entries: usize = self.bridges.values().map(|bridge| bridge.fdb.len()).sum();
             tracing::debug!(entries, seconds = took.as_secs_f32(), "read the forwarding tables");
             self.last_read = (took, Instant::now());
             // What became stale while this was read is read now: nobody would wait for it.
-            self.stale.unknown &= self.stale.fdbs;
         }
     }
 
@@ -279,28 +288,29 @@ impl LinuxBridges {
         self.changes.topology |= !same_topology(&before, &bridges);
 
         self.vxlan_ports = fdb::vxlan_ports(&bridges);
-        let mut unknown = bridges.len() + self.vxlan_ports.len();
+        let mut unread: BTreeSet<IfIndex> = bridges.keys().copied().collect();
+        unread.extend(self.vxlan_ports.keys());
         for (ifindex, table) in before.keys().zip(tables) {
             if let Some(bridge) = bridges.get_mut(ifindex) {
                 bridge.fdb = table;
-                unknown -= 1;
+                unread.remove(ifindex);
             }
         }
         for (device, link, remotes, table) in tunnels {
             let Some(bridge) = self.vxlan_ports.get(&device) else { continue };
             let Some(tunnel) = fdb::tunnel_mut(&mut bridges, *bridge, device) else { continue };
-            tunnel.remotes = remotes;
-            tunnel.fdb = table;
             // Remotes are worded relative to it.
             if tunnel.link == link {
-                unknown -= 1;
+                tunnel.remotes = remotes;
+                tunnel.fdb = table;
+                unread.remove(&device);
             }
         }
-        if unknown > 0 {
+        if !unread.is_empty() {
             self.stale.fdbs = true;
             self.stale.missed = true;
-            self.stale.unknown = true;
         }
+        self.unread.extend(unread);
         self.bridges = bridges;
     }
 }

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use ovs_loader::bridge::linux::LinuxBridges;
-use ovs_loader::bridge::model::{Changes, Device, FdbEntry, FdbKey, FdbKind, StpState, VethPeer};
+use ovs_loader::bridge::model::{
+    Bridges, Changes, Device, FdbEntry, FdbKey, FdbKind, StpState, VethPeer,
+};
 
 use crate::host::{Host, bridge, index, mac, on_host, open, port, station, until};
 
@@ -224,22 +226,42 @@ fn what_changes_right_after_an_overrun_is_seen() {
     });
 }
 
+/// Gives the bridge so many stations that the kernel tells of them in several datagrams.
+fn many_stations(host: &Host) {
+    let batch: String = (0..3000)
+        .map(|n| {
+            format!("fdb add 02:00:03:00:{:02x}:{:02x} dev veth-a master static\n", n >> 8, n & 255)
+        })
+        .collect();
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), batch).expect("write");
+    host.bridge(&format!("-batch {}", file.path().display()));
+}
+
+#[test]
+fn what_changes_is_told_before_the_table_of_a_new_bridge_is_read() {
+    on_host(async |host| {
+        two_ports(host);
+        many_stations(host);
+        let mut bridges = open().await;
+        host.ip("link add br-other type bridge");
+        host.bridge(&format!("fdb add {A} dev veth-b master static"));
+        let changes = tokio::time::timeout(Duration::from_secs(5), bridges.changed()).await;
+        let changes = changes.expect("at once").expect("changes");
+        assert!(changes.topology && changes.fdb.iter().any(|(_, key)| key.mac == mac(A)));
+        let stations = |bridges: &Bridges, name: &str| bridge(bridges, name).map(|b| b.fdb.len());
+        assert!(stations(bridges.bridges(), "br-ex").expect("the bridge") > 3000);
+        assert_eq!(stations(bridges.bridges(), "br-other"), Some(0));
+        // Its own address.
+        until(&mut bridges, "its table", |all| stations(all, "br-other") > Some(0)).await;
+    });
+}
+
 #[test]
 fn what_becomes_stale_while_long_tables_are_read_is_read_too() {
     on_host(async |host| {
         two_ports(host);
-        let batch: String = (0..3000)
-            .map(|n| {
-                format!(
-                    "fdb add 02:00:03:00:{:02x}:{:02x} dev veth-a master static\n",
-                    n >> 8,
-                    n & 255
-                )
-            })
-            .collect();
-        let file = tempfile::NamedTempFile::new().expect("a file");
-        std::fs::write(file.path(), batch).expect("write");
-        host.bridge(&format!("-batch {}", file.path().display()));
+        many_stations(host);
         let mut bridges = open().await;
         // Bridges come and go, some of them while the long table is read.
         let name = host.name().to_owned();

@@ -3,7 +3,7 @@
 //! Both come as `AF_BRIDGE` neighbour messages: a bridge's entry names the bridge
 //! (`NDA_MASTER`), a vxlan device's entry the remote (`NDA_DST`).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -195,7 +195,7 @@ impl Reading {
     }
 
     /// Makes the bridges' tables what was read, with what was announced since, and notes every
-    /// difference. Gives how long it took to read.
+    /// difference; but for those `unread`, of which it may not have all. Gives how long it took to read.
     ///
     /// The kernel finds its place in a table by counting, and skips an entry for each one before it
     /// that goes away. Where all was heard, what was heard is better than such a dump.
@@ -203,6 +203,7 @@ impl Reading {
         mut self,
         bridges: &mut Bridges,
         vxlan_ports: &VxlanPorts,
+        unread: &BTreeSet<IfIndex>,
         changes: &mut Changes,
     ) -> Duration {
         let took = self.begun.elapsed();
@@ -210,9 +211,11 @@ impl Reading {
             return took;
         }
         self.tables.finish();
-        self.tables.install(bridges, vxlan_ports, changes);
+        self.tables.install(bridges, vxlan_ports, unread, changes);
         for (record, present) in self.announced {
-            apply(bridges, vxlan_ports, record, present, changes);
+            if !unread.contains(&record.table()) {
+                apply(bridges, vxlan_ports, record, present, changes);
+            }
         }
         took
     }
@@ -261,8 +264,14 @@ impl Tables {
     }
 
     /// Makes the bridges' tables equal to the dumped ones and notes every difference.
-    fn install(mut self, bridges: &mut Bridges, vxlan_ports: &VxlanPorts, changes: &mut Changes) {
-        for bridge in bridges.values_mut() {
+    fn install(
+        mut self,
+        bridges: &mut Bridges,
+        vxlan_ports: &VxlanPorts,
+        unread: &BTreeSet<IfIndex>,
+        changes: &mut Changes,
+    ) {
+        for bridge in bridges.values_mut().filter(|bridge| !unread.contains(&bridge.ifindex)) {
             let now = self.bridges.remove(&bridge.ifindex).unwrap_or_default();
             let before = std::mem::replace(&mut bridge.fdb, now);
             let ifindex = bridge.ifindex;
@@ -272,7 +281,8 @@ impl Tables {
         for ((device, _), table) in self.tunnels {
             tables.entry(device).or_default().push(table);
         }
-        for (&device, &bridge) in vxlan_ports {
+        for (&device, &bridge) in vxlan_ports.iter().filter(|(device, _)| !unread.contains(device))
+        {
             let Some(tunnel) = tunnel_mut(bridges, bridge, device) else { continue };
             let tables = tables.remove(&device).unwrap_or_default();
             let mut now = ByStation::merged(tables).map(|destinations| {

@@ -43,6 +43,16 @@ pub(super) struct Destination {
     nexthop: Option<u32>,
 }
 
+impl Record {
+    /// The bridge or vxlan device whose table it is of.
+    pub(super) fn table(&self) -> IfIndex {
+        match self {
+            Self::Bridge { bridge, .. } => *bridge,
+            Self::Tunnel { device, .. } => *device,
+        }
+    }
+}
+
 impl Destination {
     /// In metadata mode, the VNI whose frames are sent there.
     pub(super) fn source_vni(&self) -> Option<u32> {
