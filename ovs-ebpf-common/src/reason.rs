@@ -136,7 +136,7 @@ reasons! {
     VlanFiltering = 67, "vlan_filtering";
     /// entries age faster than the fast path can prove them again
     AgeingTooShort = 68, "ageing_too_short";
-    /// nftables has a ruleset in the bridge family (accelerate.bypass_nft_bridge)
+    /// nftables has a ruleset in the bridge family, or legacy ebtables a table (accelerate.bypass_nft_bridge)
     NftBridge = 69, "nft_bridge";
     /// bridge netfilter hands frames to a ruleset that is not empty (accelerate.bypass_br_netfilter)
     BrNetfilter = 70, "br_netfilter";
@@ -221,6 +221,8 @@ reasons! {
     TunnelUdpChecksum = 111, "tunnel_udp_checksum";
     /// metadata mode: no VLAN of the tunnel's port has the VNI to itself, or the VLAN has none (vlan_tunnel, vnifilter)
     VniUnmapped = 112, "vni_unmapped";
+    /// a routing rule may choose by what the route can't be asked with: GRE, a port, a tunnel id, an inherited TOS
+    RoutingRule = 113, "routing_rule";
 
     // Configuration: XDP on an uplink.
     /// the device's driver has no XDP of its own (native)
@@ -286,14 +288,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_discarded_says_so() {
+        for reason in Reason::ALL {
+            assert_eq!(reason.discards(), reason.help().starts_with("discarded:"), "{reason:?}");
+        }
+    }
+
+    #[test]
     fn codes_never_change() {
         // A sample of each block: renumbering breaks maps that another build adopts.
         assert_eq!(Reason::LeaseExpired as u8, 1);
         assert_eq!(Reason::TooBig as u8, 12);
+        assert_eq!(Reason::PortUnknown as u8, 16);
         assert_eq!(Reason::NotTunnel as u8, 32);
+        assert_eq!(Reason::UnknownRemote as u8, 46);
         assert_eq!(Reason::SwitchedOff as u8, 64);
         assert_eq!(Reason::OvsUnreachable as u8, 71);
         assert_eq!(Reason::Policing as u8, 88);
+        assert_eq!(Reason::TunnelExternal as u8, 96);
+        assert_eq!(Reason::XdpUnsupported as u8, 116);
         assert_eq!(Reason::Capacity as u8, 126);
         assert_eq!(Reason::from_code(32), Some(Reason::NotTunnel));
         assert_eq!(Reason::from_code(0), None);

@@ -296,7 +296,7 @@ fn status(follower: &Follower, state: &Path) -> Status {
         bridges.bridges(),
         &follower.plan,
         rules.facts(),
-        underlay.unprovable_rules(),
+        underlay.rules_by_mark(),
     );
     warnings.extend(report::missing_ports(&follower.security.secured));
     view(follower, state).status(follower.settings.lease_seconds, warnings, &follower.filter)
@@ -319,7 +319,7 @@ pub async fn check(
     let plan = host.plan(settings, hook, &off, &own, &refused, &mut TunnelIds::default());
     let bridges = host.bridges.bridges();
     let mut warnings =
-        report::warnings(bridges, &plan, host.rules.facts(), host.underlay.unprovable_rules());
+        report::warnings(bridges, &plan, host.rules.facts(), host.underlay.rules_by_mark());
     let mut security = Security::new(config.ports.clone(), state.to_owned(), settings.fdb_capacity);
     security.plan(bridges);
     warnings.extend(report::missing_ports(&security.secured));

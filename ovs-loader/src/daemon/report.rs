@@ -308,7 +308,8 @@ pub(super) fn warnings<'a>(
     let mut warnings: Vec<String> = routing
         .map(|rule| {
             format!(
-                "the routing rule \"{rule}\" may send tunnel packets of the slow path elsewhere"
+                "the routing rule \"{rule}\" may send tunnel packets that carry such a mark elsewhere \
+                 on the slow path"
             )
         })
         .collect();

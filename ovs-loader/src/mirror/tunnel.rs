@@ -62,6 +62,7 @@ fn target(tunnel: &Tunnel, way: Way) -> Target {
         remote: way.remote,
         local: tunnel.local,
         tos: tunnel.tos.unwrap_or(0),
+        inherits_tos: tunnel.tos.is_none() || tunnel.ect_1_inherits,
         protocol: tunnel.encap.ip_protocol(),
         dst_port: tunnel.dst_port,
         // The kernel binds a tunnel's own remotes to its device, not those it learns

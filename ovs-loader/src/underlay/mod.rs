@@ -33,7 +33,7 @@ use self::neighbour::Neighbour;
 pub use self::receivers::{Receiver, Receivers};
 use self::rules::UnprovableRule;
 pub use self::uplink::{Uplink, uplink};
-use crate::bridge::model::{Encap, IfIndex, Why};
+use crate::bridge::model::{IfIndex, Why};
 
 /// Why the underlay can't be followed.
 #[derive(Debug, thiserror::Error)]
@@ -208,14 +208,11 @@ impl Underlay {
         self.settle(true).await
     }
 
-    /// The routing rules that choose by what a route request can't express (a packet's mark, a
-    /// flow's source port, GRE as the protocol), in the words of `ip rule`: targets they apply to may
-    /// take another path on the slow path than [`Self::resolve`] says. Only those that concern the
-    /// kinds of tunnel among the targets.
-    pub fn unprovable_rules(&self) -> impl Iterator<Item = &str> {
-        let of = |protocol| self.targets.keys().any(|target| target.protocol == protocol);
-        let (udp, gre) = (of(Encap::Vxlan.ip_protocol()), of(Encap::Gre.ip_protocol()));
-        let concerns = move |rule: &&UnprovableRule| rule.udp && udp || rule.gre && gre;
+    /// The routing rules that choose by a packet's mark, in the words of `ip rule`, as far as they concern
+    /// a target: what carries that mark may take another path on the slow path than [`Self::resolve`]
+    /// says.
+    pub fn rules_by_mark(&self) -> impl Iterator<Item = &str> {
+        let concerns = |rule: &&UnprovableRule| self.targets.keys().any(|t| rule.hides_marked(t));
         self.rules.iter().filter(concerns).map(|rule| rule.text.as_str())
     }
 
@@ -275,6 +272,9 @@ impl Underlay {
         if target.fixed_local().is_some_and(|local| local.is_ipv6() != target.remote.is_ipv6()) {
             let detail = format!("{} is of another family than the local address", target.remote);
             return Ok(unresolved(Why::new(Reason::NoRoute, detail), None));
+        }
+        if let Some(rule) = self.rules.iter().find(|rule| rule.hides(target)) {
+            return Ok(unresolved(Why::new(Reason::RoutingRule, rule.text.clone()), None));
         }
         let route = match self.kernel.route(target).await? {
             Ok(route) => route,

@@ -14,6 +14,8 @@ pub struct Target {
     pub local: Option<IpAddr>,
     /// The outer TOS byte for the look-up, 0 where the tunnel inherits it. The ECN bits are ignored.
     pub tos: u8,
+    /// Packets may have another one, inherited from what is inside.
+    pub inherits_tos: bool,
     /// The outer IP protocol: 17 (UDP) or 47 (GRE).
     pub protocol: u8,
     /// The UDP destination port in host byte order, 0 for GRE.
@@ -59,7 +61,7 @@ pub type Resolution = Result<Path, Unresolved>;
 /// A target without a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unresolved {
-    /// Why: `NoRoute`, `NoNeighbour`, `UplinkUnsupported` or `RemoteIsLocal`.
+    /// Why: `NoRoute`, `RoutingRule`, `NoNeighbour`, `UplinkUnsupported` or `RemoteIsLocal`.
     pub why: Why,
     /// The route, where only what comes after it is missing: enough to accept the remote's packets.
     pub route: Option<KnownRoute>,

@@ -27,7 +27,15 @@ pub struct Uplink {
 pub async fn uplink(remote: IpAddr) -> Result<Result<Uplink, Why>, Error> {
     let kernel = Kernel::open().map_err(Error::Open)?;
     let protocol = Encap::Gre.ip_protocol();
-    let target = Target { remote, local: None, tos: 0, protocol, dst_port: 0, link: None };
+    let target = Target {
+        remote,
+        local: None,
+        tos: 0,
+        inherits_tos: false,
+        protocol,
+        dst_port: 0,
+        link: None,
+    };
     let route = match kernel.route(&target).await? {
         Ok(route) => route,
         Err(why) => return Ok(Err(why)),

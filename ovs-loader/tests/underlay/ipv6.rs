@@ -65,11 +65,11 @@ fn a_rule_over_ipv6_moves_the_path_and_one_by_mark_is_told() {
         let target = vxlan("2001:db8::2");
         let mut underlay = follow(&[target]).await;
         path(&mut underlay, &target, |_| true).await;
-        assert_eq!(underlay.unprovable_rules().count(), 0);
+        assert_eq!(underlay.rules_by_mark().count(), 0);
         lab.ip("host", "-6 rule add fwmark 0x10 table 7");
         lab.ip("host", "-6 rule add to 2001:db8::2 prohibit");
         unresolved(&mut underlay, &target, Reason::NoRoute, "prohibit").await;
-        let rules: Vec<_> = underlay.unprovable_rules().collect();
+        let rules: Vec<_> = underlay.rules_by_mark().collect();
         assert!(rules.len() == 1 && rules[0].contains("fwmark 0x10"), "{rules:?}");
     });
 }

@@ -136,6 +136,7 @@ pub(crate) fn vxlan(remote: &str) -> Target {
         remote: remote.parse().expect("an address"),
         local: None,
         tos: 0,
+        inherits_tos: false,
         protocol: 17,
         dst_port: 4789,
         link: None,

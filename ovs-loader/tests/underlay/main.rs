@@ -272,13 +272,35 @@ fn a_rule_by_mark_is_reported_while_it_is_there() {
     Lab::run(async |lab| {
         let target = vxlan("192.0.2.2");
         let mut underlay = follow(&[target]).await;
-        assert_eq!(underlay.unprovable_rules().count(), 0);
+        assert_eq!(underlay.rules_by_mark().count(), 0);
         lab.ip("host", "rule add fwmark 0x10 lookup 100 priority 50");
         underlay.resync().await.unwrap();
-        assert_eq!(underlay.unprovable_rules().collect::<Vec<_>>(), ["50: fwmark 0x10/0xffffffff"]);
+        assert_eq!(underlay.rules_by_mark().collect::<Vec<_>>(), ["50: fwmark 0x10/0xffffffff"]);
         lab.ip("host", "rule del fwmark 0x10 lookup 100 priority 50");
         underlay.resync().await.unwrap();
-        assert_eq!(underlay.unprovable_rules().count(), 0);
+        assert_eq!(underlay.rules_by_mark().count(), 0);
+    });
+}
+
+#[test]
+fn a_rule_that_no_request_can_name_leaves_no_path_while_it_is_there() {
+    Lab::run(async |lab| {
+        let gre = Target { protocol: 47, dst_port: 0, ..vxlan("192.0.2.2") };
+        let inheriting = Target { inherits_tos: true, ..vxlan("192.0.2.2") };
+        let other = vxlan("192.0.2.2");
+        let mut underlay = follow(&[gre, inheriting, other]).await;
+        for target in [&gre, &inheriting, &other] {
+            path(&mut underlay, target, |_| true).await;
+        }
+        for (rule, target) in [("ipproto gre", &gre), ("tos 0x10", &inheriting)] {
+            lab.ip("host", &format!("rule add {rule} lookup 100 priority 50"));
+            let words = format!("50: {rule}");
+            unresolved(&mut underlay, target, Reason::RoutingRule, &words).await;
+            path(&mut underlay, &other, |_| true).await;
+            lab.ip("host", &format!("rule del {rule} lookup 100 priority 50"));
+            path(&mut underlay, target, |_| true).await;
+        }
+        assert_eq!(underlay.rules_by_mark().count(), 0);
     });
 }
 

@@ -186,6 +186,7 @@ fn cases() -> Vec<Case> {
         (NoRemote, vec!["far"], |h| h.tunnel().remotes.clear()),
         (NoRoute, way.clone(), |h| unresolved(h, NoRoute)),
         (NoRoute, way.clone(), |h| h.resolutions.retain(|target, _| target.remote != REMOTE)),
+        (RoutingRule, way.clone(), |h| unresolved(h, RoutingRule)),
         (NoNeighbour, way.clone(), |h| *h.resolution() = no_neighbour()),
         (UplinkUnsupported, way.clone(), |h| unresolved(h, UplinkUnsupported)),
         (RemoteIsLocal, way.clone(), |h| unresolved(h, RemoteIsLocal)),
