@@ -9,7 +9,7 @@ use ovs_ebpf_common::{
     Reason,
     abi::{Control, FlowKey, IndexKey, TunnelIndexValue, TunnelKind},
     wire::{
-        frame::{self, Frame, Head, Network},
+        frame::{self, ETHER_TYPE, Frame, Head, Network},
         ipv4, ipv6,
         outer::{self, CLASSIFY_LEN, CLASSIFY_LEN_IPV6},
         vlan,
@@ -151,8 +151,6 @@ pub fn untag(
     Ok(Some((tpid, tci)))
 }
 
-const ETHER_TYPE: usize = 12;
-
 /// What is inside.
 pub struct Inner<'a> {
     /// As it was read.
@@ -222,11 +220,11 @@ pub fn deliver(packet: &Packet, kind: TunnelKind, inner: &Inner, station: &Stati
 fn set_tos(packet: &Packet, frame: &Frame, tos: u8) -> Result<(), ()> {
     const IP: usize = EthHdr::LEN;
     const CHECKSUM: usize = IP + 10;
-    let start = packet.load(IP)?;
+    let start = packet.copy(IP).ok_or(())?;
     match frame.network {
         Network::Ipv4 => {
             packet.rewrite(IP, [start[0], tos])?;
-            let checksum = u16::from_be_bytes(packet.load(CHECKSUM)?);
+            let checksum = u16::from_be_bytes(packet.copy(CHECKSUM).ok_or(())?);
             let checksum = ipv4::checksum_with_tos(checksum, frame.tos, tos);
             packet.rewrite(CHECKSUM, checksum.to_be_bytes())
         }

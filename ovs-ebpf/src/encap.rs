@@ -14,7 +14,7 @@ use ovs_ebpf_common::{
     abi::{TEMPLATE_LEN, TunnelFlags, TunnelKind, TunnelPath, TunnelValue},
     wire::{
         ecn,
-        frame::Frame,
+        frame::{ETHER_TYPE, Frame},
         ipv6,
         outer::{self, Patch, PatchIpv6},
         vlan,
@@ -172,8 +172,6 @@ fn push(
     Ok(packet::to_neighbour(path.uplink, path.next_hop_family, &path.next_hop))
 }
 
-const ETHER_TYPE: usize = 12;
-
 /// Bytes that the tag takes within the frame.
 #[inline(always)]
 fn tag_len(tags: Tags) -> u32 {
@@ -199,10 +197,9 @@ fn segment_len(packet: &Packet, frame: &Frame, frame_len: u32) -> Result<u32, Re
     }
     let header_len = if frame.transport == IpProto::Tcp as u8 {
         const DATA_OFFSET: usize = 12;
-        let words =
-            packet.byte(usize::from(frame.transport_offset) + DATA_OFFSET).ok_or(Reason::TooBig)?
-                >> 4;
-        u32::from(words) * 4
+        let offset = usize::from(frame.transport_offset) + DATA_OFFSET;
+        let [words] = packet.copy(offset).ok_or(Reason::TooBig)?;
+        u32::from(words >> 4) * 4
     } else if frame.transport == IpProto::Udp as u8 {
         UdpHdr::LEN as u32
     } else {

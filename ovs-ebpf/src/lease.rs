@@ -8,7 +8,7 @@ use crate::maps::CONTROL;
 /// The time, in nanoseconds of `CLOCK_MONOTONIC`, a tick (1 to 10 ms) exact.
 pub struct Now(pub u64);
 
-/// The lease, and which UDP ports are VXLAN's.
+/// The lease, which UDP ports are VXLAN's, and the generation of the tables.
 ///
 /// # Errors
 /// Never, but the verifier can't know.

@@ -15,7 +15,7 @@ use ovs_ebpf_common::abi::{
 
 const ON_DEMAND: usize = BPF_F_NO_PREALLOC as usize;
 
-/// Lease and switches; one element.
+/// Lease, VXLAN's UDP ports and the generation of the tables; one element.
 #[btf_map(name = "control")]
 pub static CONTROL: Array<Control, 1> = Array::new();
 

@@ -83,17 +83,6 @@ impl Packet {
         }
     }
 
-    /// One byte anywhere in the packet.
-    #[inline(always)]
-    pub fn byte(&self, offset: usize) -> Option<u8> {
-        let mut byte = 0u8;
-        // SAFETY: a helper on the program's own context, writing one byte to the stack.
-        let error = unsafe {
-            bpf_skb_load_bytes(self.skb.cast(), offset as u32, (&raw mut byte).cast(), 1)
-        };
-        (error == 0).then_some(byte)
-    }
-
     /// `N` bytes anywhere in the packet, which may have them in pieces.
     #[inline(always)]
     pub fn copy<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
@@ -225,17 +214,6 @@ impl Packet {
             0 => Ok(()),
             _ => Err(()),
         }
-    }
-
-    /// Two bytes anywhere in the packet.
-    #[inline(always)]
-    pub fn load(&self, offset: usize) -> Result<[u8; 2], ()> {
-        let mut bytes = [0u8; 2];
-        // SAFETY: a helper on the program's own context, writing two bytes to the stack.
-        let error = unsafe {
-            bpf_skb_load_bytes(self.skb.cast(), offset as u32, (&raw mut bytes).cast(), 2)
-        };
-        if error == 0 { Ok(bytes) } else { Err(()) }
     }
 
     /// Changes two bytes behind the Ethernet header, and with them what the device summed.

@@ -136,9 +136,20 @@ fn failure(output: &Output, code: i32) -> String {
 #[test]
 fn help_names_every_command_and_teaches_by_example() {
     let help = success(&ovs_loader(nowhere(), &["--help"]));
-    for command in
-        ["run", "check", "status", "fdb", "tunnel", "stats", "accelerate", "bridge", "port", "down"]
-    {
+    for command in [
+        "run",
+        "check",
+        "status",
+        "fdb",
+        "tunnel",
+        "stats",
+        "accelerate",
+        "bridge",
+        "port",
+        "docker",
+        "network",
+        "down",
+    ] {
         assert!(help.contains(&format!("\n  {command} ")), "{command} is missing:\n{help}");
     }
     assert!(help.contains("ovs-loader accelerate br-ex off"));

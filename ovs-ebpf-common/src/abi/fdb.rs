@@ -13,7 +13,7 @@ pub struct FdbKey {
 
 /// Value of `fdb`: where a station is.
 ///
-/// The programs read `target` and `flags` first and at once; they write `next_revalidation` only.
+/// The programs read `target`, `flags` and `mtu` first and at once; they write `next_revalidation` only.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FdbValue {

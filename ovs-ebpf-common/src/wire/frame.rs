@@ -22,16 +22,15 @@ pub enum Network {
     Ipv6,
 }
 
+/// Where a frame says what it carries, in bytes.
+pub const ETHER_TYPE: usize = 12;
+
 /// The first [`MIN_LEN`] bytes of a frame.
 pub type Head = [u8; MIN_LEN];
 
 /// What forwarding reads of a frame's head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// Destination MAC, not a group address.
-    pub destination: [u8; 6],
-    /// Source MAC.
-    pub source: [u8; 6],
     /// IPv4 or IPv6.
     pub network: Network,
     /// TOS or traffic class.
@@ -66,24 +65,16 @@ impl Frame {
 /// [`Reason::Multicast`], [`Reason::VlanStacked`], [`Reason::NotIp`], [`Reason::Truncated`].
 #[inline(always)]
 pub const fn parse(head: &Head, frame_len: u32) -> Result<Frame, Reason> {
-    let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1, ..] = *head;
-    if d0 & 1 != 0 {
+    if head[0] & 1 != 0 {
         return Err(Reason::Multicast);
     }
-    let (network, tos, ttl, transport, ip_len) = match u16::from_be_bytes([t0, t1]) {
-        0x0800 => (Network::Ipv4, head[15], head[22], head[23], (head[14] & 0x0f) * 4),
-        0x86dd if frame_len < MIN_LEN_IPV6 => return Err(Reason::Truncated),
-        0x86dd => (Network::Ipv6, (head[14] << 4) | (head[15] >> 4), head[21], head[20], 40),
-        other if vlan::is_tag(other) => return Err(Reason::VlanStacked),
-        _ => return Err(Reason::NotIp),
-    };
-    Ok(Frame {
-        destination: [d0, d1, d2, d3, d4, d5],
-        source: [s0, s1, s2, s3, s4, s5],
-        network,
-        tos,
-        ttl,
-        transport,
-        transport_offset: EthHdr::LEN as u8 + ip_len,
-    })
+    let (network, tos, ttl, transport, ip_len) =
+        match u16::from_be_bytes([head[ETHER_TYPE], head[ETHER_TYPE + 1]]) {
+            0x0800 => (Network::Ipv4, head[15], head[22], head[23], (head[14] & 0x0f) * 4),
+            0x86dd if frame_len < MIN_LEN_IPV6 => return Err(Reason::Truncated),
+            0x86dd => (Network::Ipv6, (head[14] << 4) | (head[15] >> 4), head[21], head[20], 40),
+            other if vlan::is_tag(other) => return Err(Reason::VlanStacked),
+            _ => return Err(Reason::NotIp),
+        };
+    Ok(Frame { network, tos, ttl, transport, transport_offset: EthHdr::LEN as u8 + ip_len })
 }

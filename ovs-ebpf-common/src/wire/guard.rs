@@ -22,8 +22,6 @@ pub const START_LEN: usize = EthHdr::LEN + Ipv4Hdr::LEN + UdpHdr::LEN;
 /// The same of IPv6.
 pub const START_LEN_IPV6: usize = EthHdr::LEN + Ipv6Hdr::LEN + UdpHdr::LEN;
 
-/// Where a frame says what it carries, in bytes.
-pub const ETHER_TYPE: usize = 12;
 /// EtherType of IPv4.
 pub const IPV4: [u8; 2] = [0x08, 0x00];
 /// EtherType of IPv6.

@@ -8,7 +8,10 @@ use aya_ebpf::{
 use ovs_ebpf_common::{
     Reason,
     abi::{Program, SourceCounters, UplinkValue},
-    wire::guard::{self, START_LEN, START_LEN_IPV6, Suspect},
+    wire::{
+        frame::ETHER_TYPE,
+        guard::{self, START_LEN, START_LEN_IPV6, Suspect},
+    },
 };
 
 use crate::{
@@ -34,7 +37,7 @@ pub fn uplink_xdp(ctx: XdpContext) -> u32 {
 /// Why a frame is discarded, and its source; `None` of those that pass.
 #[inline(always)]
 fn judge(frame: &Frame) -> Option<(Reason, [u8; 16])> {
-    match frame.bytes(guard::ETHER_TYPE)? {
+    match frame.bytes(ETHER_TYPE)? {
         guard::IPV4 => judge_ip::<false, START_LEN>(frame),
         guard::IPV6 => judge_ip::<true, START_LEN_IPV6>(frame),
         _ => None,

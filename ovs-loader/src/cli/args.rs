@@ -12,16 +12,17 @@ use crate::bridge::provision::TunnelSpec;
 use crate::config;
 use crate::datapath::Hook;
 
-/// A fast path for the kernel bridges that join containers across hosts.
+/// A fast path for the Open vSwitch and Linux bridges that join containers across hosts.
 #[derive(Debug, Parser)]
 #[command(
     name = "ovs-loader",
     version,
-    long_about = "A fast path for the kernel bridges that join containers across hosts.\n\n\
+    long_about = "A fast path for the Open vSwitch and Linux bridges that join containers across \
+        hosts.\n\n\
         The daemon mirrors each bridge's forwarding table and its VXLAN and GRE tunnels into BPF \
         maps. Programs on the ports and the uplink forward the packets they know; every other \
-        packet goes to the bridge as before. The bridge stays the truth: change it with ip, \
-        bridge or any control plane.",
+        packet goes to the bridge as before. The bridge stays the truth: change it with \
+        ovs-vsctl, ip, bridge or any control plane.",
     after_help = "Start with `ovs-loader check`, then `ovs-loader run`, then `ovs-loader status`.",
     after_long_help = "Examples:\n  \
         ovs-loader check                      what would be accelerated, and why the rest not\n  \
@@ -50,7 +51,8 @@ pub struct Cli {
     )]
     pub bpffs: PathBuf,
 
-    /// The directory for what is known of attached containers; it outlives restarts
+    /// The directory for what is known of attached containers and of Docker's networks; it outlives
+    /// restarts
     #[arg(
         long,
         global = true,
@@ -164,7 +166,7 @@ const CONFIG_EXAMPLE: &str = r#"Configuration (everything is optional; the value
   revalidate_seconds = 60        # one packet per source MAC passes the bridge
   fdb_capacity = 65536
   xdp = "off"                    # "filter": unwanted tunnel packets are discarded in the NIC's driver
-  bypass_nft_bridge = false      # go around nftables rules in the bridge family
+  bypass_nft_bridge = false      # go around rules in the bridge family
   bypass_nft_netdev = false      # … netdev hooks
   bypass_br_netfilter = false    # … bridge netfilter
   bypass_egress_filters = false  # … egress filters of ports
@@ -182,6 +184,7 @@ const CONFIG_EXAMPLE: &str = r#"Configuration (everything is optional; the value
   name = "br-ex"
   tunnel = "vxlan"               # or "gre"
   key = 42                       # VNI or GRE key
+  dst_port = 4789                # VXLAN's UDP port
   local = "192.0.2.1"
   remotes = ["192.0.2.2"]
   ports = ["veth-a"]

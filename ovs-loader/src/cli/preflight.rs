@@ -17,8 +17,8 @@ const BTF: &str = "/sys/kernel/btf/vmlinux";
 const OLDEST_KERNEL: (u32, u32) = (6, 1);
 
 /// The capabilities that programs, maps and netlink need, by their bit (`linux/capability.h`).
-const CAPABILITIES: [(&str, u32); 3] =
-    [("CAP_NET_BROADCAST", 11), ("CAP_NET_ADMIN", 12), ("CAP_BPF", 39)];
+const CAPABILITIES: [(&str, u32); 4] =
+    [("CAP_NET_BROADCAST", 11), ("CAP_NET_ADMIN", 12), ("CAP_PERFMON", 38), ("CAP_BPF", 39)];
 
 /// What keeps the daemon from running here. The message says what to do.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -156,8 +156,8 @@ mod tests {
     #[test]
     fn missing_capabilities_are_named() {
         assert!(missing_capabilities("CapEff:\t000001ffffffffff\n").is_empty());
-        assert_eq!(missing_capabilities("CapEff:\t0000000000001800\n"), ["CAP_BPF"]);
-        assert_eq!(missing_capabilities("").len(), 3);
+        assert_eq!(missing_capabilities("CapEff:\t0000004000001800\n"), ["CAP_BPF"]);
+        assert_eq!(missing_capabilities("").len(), 4);
     }
 
     #[test]

@@ -30,18 +30,18 @@ pub(super) fn status(status: &Status) -> String {
 
 fn xdp_status(text: &mut String, xdp: &XdpStatus) {
     for uplink in &xdp.uplinks {
-        let state = accelerated(uplink.filtered, &uplink.why);
+        let state = yes_or_why(uplink.filtered, &uplink.why);
         let _ = writeln!(text, "uplink {}: filtered by XDP: {state}", uplink.name);
     }
     for flow in &xdp.flows {
         let port = flow.dst_port.map(|port| format!(" on UDP port {port}")).unwrap_or_default();
-        let state = accelerated(flow.filtered, &flow.why);
+        let state = yes_or_why(flow.filtered, &flow.why);
         let _ = writeln!(text, "{}{port}: filtered by XDP: {state}", flow.encap);
     }
 }
 
 fn bridge_status(text: &mut String, bridge: &BridgeStatus) {
-    let state = accelerated(bridge.accelerated, &bridge.why);
+    let state = yes_or_why(bridge.accelerated, &bridge.why);
     let fdb = bridge.fdb;
     let _ = writeln!(text, "{} ({}): accelerated: {state}", bridge.name, bridge.kind);
     let _ = writeln!(text, "  FDB: {} of {} entries accelerated", fdb.accelerated, fdb.entries);
@@ -56,7 +56,7 @@ fn bridge_status(text: &mut String, bridge: &BridgeStatus) {
                 port.name.clone(),
                 or_dash(port.container.as_ref()),
                 port.device.clone(),
-                accelerated(port.accelerated, &port.why),
+                yes_or_why(port.accelerated, &port.why),
             ];
             row.extend(secured.then(|| or_dash(port.security.as_ref().map(security))));
             ports.add_row(row);
@@ -75,7 +75,7 @@ fn bridge_status(text: &mut String, bridge: &BridgeStatus) {
                 or_dash(tunnel.remote),
                 or_dash(tunnel.uplink.as_ref()),
                 or_dash(tunnel.mtu),
-                accelerated(tunnel.accelerated, &tunnel.why),
+                yes_or_why(tunnel.accelerated, &tunnel.why),
             ]);
         }
         text.push_str(&indented(&tunnels));
@@ -94,7 +94,7 @@ pub(super) fn fdb(report: &FdbReport) -> String {
             entry.port.clone(),
             or_dash(entry.container.as_ref()),
             or_dash(entry.remote),
-            accelerated(entry.accelerated, &entry.why),
+            yes_or_why(entry.accelerated, &entry.why),
         ]);
     }
     lines(&rows)
@@ -125,7 +125,7 @@ pub(super) fn tunnels(report: &TunnelReport) -> String {
             number(tunnel.tx.bytes),
             number(tunnel.rx.packets),
             number(tunnel.rx.bytes),
-            Cell::new(accelerated(status.accelerated, &status.why)),
+            Cell::new(yes_or_why(status.accelerated, &status.why)),
         ]);
     }
     lines(&rows)
@@ -246,16 +246,16 @@ fn reasons(text: &mut String, title: &str, counts: &BTreeMap<String, u64>) {
 
 /// Whether a port is limited, and how many packets that has cost it.
 fn security(security: &PortSecurity) -> String {
-    let mut text = accelerated(security.enforced, &security.why);
+    let mut text = yes_or_why(security.enforced, &security.why);
     if security.discarded > 0 {
         let _ = write!(text, ", {} discarded", security.discarded);
     }
     text
 }
 
-/// `yes`, or the reasons why not; a partly accelerated thing has both.
-fn accelerated(accelerated: bool, why: &[Why]) -> String {
-    let mut text = if accelerated { "yes" } else { "no" }.to_owned();
+/// `yes`, or the reasons why not; what is so in part has both.
+fn yes_or_why(yes: bool, why: &[Why]) -> String {
+    let mut text = if yes { "yes" } else { "no" }.to_owned();
     for (index, why) in why.iter().enumerate() {
         text.push_str(if index == 0 { ": " } else { "; " });
         text.push_str(&why.help);

@@ -167,8 +167,9 @@ fn bridge(section: &Spanned<Bridge>, taken: &mut HashSet<String>) -> Result<Brid
             "ovs" => {
                 return Err(Mistake::new(
                     kind.span(),
-                    "kind = \"ovs\" is not supported yet",
-                    "use \"linux\", or leave the line out",
+                    "kind = \"ovs\": a [[bridge]] is always a Linux bridge",
+                    "make it with `ovs-vsctl add-br` and take the section out: Open vSwitch's \
+                     bridges are found by themselves",
                 ));
             }
             other => {
@@ -313,7 +314,7 @@ fn unique(name: &Spanned<String>, taken: &mut HashSet<String>) -> Result<String,
         return Err(Mistake::new(
             name.span(),
             format!("\"{text}\" is no name of an interface: {problem}"),
-            format!("write 1 to {LONGEST_NAME} characters without spaces, '/' or ':'"),
+            format!("write 1 to {LONGEST_NAME} characters without spaces, '/', ':' or '%'"),
         ));
     }
     if !taken.insert(text.clone()) {
@@ -326,14 +327,15 @@ fn unique(name: &Spanned<String>, taken: &mut HashSet<String>) -> Result<String,
     Ok(text.clone())
 }
 
-/// What the kernel would refuse in an interface's name (`dev_valid_name`).
+/// What the kernel would refuse in an interface's name (`dev_valid_name`), and `%`, for which it would put a
+/// number.
 fn name_problem(name: &str) -> Option<&'static str> {
-    let forbidden = |byte: u8| byte == b'/' || byte == b':' || byte.is_ascii_whitespace();
+    let forbidden = |byte: u8| b"/:%".contains(&byte) || byte.is_ascii_whitespace();
     match name {
         "" => Some("it is empty"),
         "." | ".." => Some("it is a directory"),
         _ if name.len() > LONGEST_NAME => Some("it is too long"),
-        _ if name.bytes().any(forbidden) => Some("it has a space, '/' or ':'"),
+        _ if name.bytes().any(forbidden) => Some("it has a space, '/', ':' or '%'"),
         _ => None,
     }
 }

@@ -44,7 +44,7 @@ pub use verify::verified;
 /// headers; empty where there was no BPF toolchain to build it.
 pub static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ovs-ebpf.o"));
 
-/// The maps of the object, each pinned under its name.
+/// The maps that are pinned, each under its name; `flows` is not: a new program begins with none.
 const MAPS: [&str; 16] = [
     "control",
     "ports",
@@ -76,7 +76,9 @@ pub enum Error {
     #[error(transparent)]
     Pins(#[from] pins::Error),
     /// The kernel refused a map or a program.
-    #[error("the kernel refused the BPF programs")]
+    #[error(
+        "the kernel refused the BPF programs: is it 6.1 or newer, with BTF? `ovs-loader check` says what it lacks"
+    )]
     Load(#[from] aya::EbpfError),
     /// The kernel refused a program.
     #[error("the kernel refused the BPF program {program}")]
@@ -206,7 +208,7 @@ impl Datapath {
     /// Loads the filter for the uplinks and puts it in the place of an earlier daemon's.
     ///
     /// # Errors
-    /// See [`Error`]: it needs Linux 5.18.
+    /// See [`Error`].
     pub fn load_filter(&mut self) -> Result<(), Error> {
         let program = filter(&mut self.ebpf);
         verified(|| program.load())

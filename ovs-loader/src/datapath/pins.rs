@@ -10,10 +10,10 @@ use aya::pin::PinError;
 use nix::fcntl::{Flock, FlockArg};
 use ovs_ebpf_common::abi::{
     ALLOWED_CAPACITY, AllowedKey, AllowedValue, Control, DOUBT_CAPACITY, DoubtValue, EVENTS_SIZE,
-    FLOW_CAPACITY, FdbKey, FdbValue, Flow, GUARD_CAPACITY, GuardKey, GuardValue, PORT_CAPACITY,
-    PortValue, Program, ProgramCounters, SOURCE_CAPACITY, SecurityValue, SourceCounters, SourceKey,
-    TUNNEL_CAPACITY, TunnelCounters, TunnelIndexKey, TunnelIndexKey6, TunnelIndexValue,
-    TunnelValue, UPLINK_CAPACITY, UplinkValue,
+    FdbKey, FdbValue, GUARD_CAPACITY, GuardKey, GuardValue, PORT_CAPACITY, PortValue, Program,
+    ProgramCounters, SOURCE_CAPACITY, SecurityValue, SourceCounters, SourceKey, TUNNEL_CAPACITY,
+    TunnelCounters, TunnelIndexKey, TunnelIndexKey6, TunnelIndexValue, TunnelValue,
+    UPLINK_CAPACITY, UplinkValue,
 };
 
 use super::version_directory;
@@ -144,7 +144,6 @@ fn incompatible(directory: &Path, fdb_capacity: u32) -> Option<&'static str> {
         ("ports", MapType::Hash, INDEX, size_of::<PortValue>(), PORT_CAPACITY),
         ("fdb", MapType::Hash, size_of::<FdbKey>(), size_of::<FdbValue>(), fdb_capacity as usize),
         ("doubts", MapType::LruHash, size_of::<FdbKey>(), size_of::<DoubtValue>(), DOUBT_CAPACITY),
-        ("flows", MapType::PerCpuArray, INDEX, size_of::<Flow>(), FLOW_CAPACITY),
         ("tunnels", MapType::Array, INDEX, size_of::<TunnelValue>(), TUNNEL_CAPACITY),
         (
             "tunnel_index",

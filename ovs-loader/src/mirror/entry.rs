@@ -8,7 +8,7 @@ use ovs_ebpf_common::abi::{self, FdbFlags, FdbValue};
 
 use super::plan::{Plan, PortPlan, TunnelPlan, Way};
 use crate::bridge::model::{
-    Bridge, Device, FdbEntry, FdbKey, FdbKind, IfIndex, Mac, Port, Remote, Tunnel, Why,
+    Bridge, Device, FdbEntry, FdbKey, FdbKind, IfIndex, Port, Remote, Tunnel, VethPeer, Why,
 };
 use crate::bridge::vlans::PortVlans;
 
@@ -87,7 +87,7 @@ struct PortBasis {
     flags: u16,
     mtu: u32,
     revalidate_seconds: u16,
-    peer: Option<Mac>,
+    peer: Option<VethPeer>,
     vlans: PortVlans,
     tunnel: Option<TunnelBasis>,
 }
@@ -157,12 +157,16 @@ fn local<'a>(key: &FdbKey, port: &Port, plan: &'a PortPlan, tagged: u16) -> Deci
     if !plan.why.is_empty() {
         return Decision::refused_like(&plan.why);
     }
-    let peer = if plan.peer == Some(key.mac) { FdbFlags::PEER } else { 0 };
+    // `bpf_redirect_peer` goes around `veth_xmit`, which drops what is larger than the peer's MTU.
+    let (peer, mtu) = match plan.peer.filter(|peer| peer.mac == key.mac) {
+        Some(peer) => (FdbFlags::PEER, plan.mtu.min(peer.mtu)),
+        None => (0, plan.mtu),
+    };
     let value = FdbValue {
         target: port.ifindex,
         flags: plan.flags | peer | tagged,
         revalidate_seconds: plan.revalidate_seconds,
-        mtu: plan.mtu,
+        mtu,
         ..FdbValue::default()
     };
     Decision { value: Some(value), why: Cow::Borrowed(&[]) }

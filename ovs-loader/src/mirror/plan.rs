@@ -16,7 +16,7 @@ use super::gate::{self, Facts};
 use super::ids::TunnelIds;
 use super::tunnel;
 use crate::bridge::model::{
-    AllBridges, Bridge, BridgeKind, Device, FdbKey, IfIndex, Mac, Port, Remote, Why,
+    AllBridges, Bridge, BridgeKind, Device, FdbKey, IfIndex, Mac, Port, Remote, VethPeer, Why,
 };
 use crate::underlay::Path;
 
@@ -57,8 +57,8 @@ pub struct PortPlan {
     pub vlan: u16,
     /// Whether frames with a tag are accepted.
     pub takes_tags: bool,
-    /// The MAC for which the frame may be handed to the veth's other end.
-    pub peer: Option<Mac>,
+    /// The veth's other end, which may be handed frames for its MAC.
+    pub peer: Option<VethPeer>,
     /// For a tunnel port, the ways to its remotes.
     pub tunnels: Option<Ways>,
 }
@@ -301,7 +301,7 @@ fn plan_port(
         .get(&port.ifindex)
         .is_some_and(|tc| tc.qdisc.is_some() || tc.egress.is_some());
     let peer = match &port.device {
-        Device::Veth(Some(peer)) if peer.other_namespace && !peer.xdp && !shaped => Some(peer.mac),
+        Device::Veth(Some(peer)) if peer.other_namespace && !peer.xdp && !shaped => Some(*peer),
         _ => None,
     };
     PortPlan {

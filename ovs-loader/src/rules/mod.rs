@@ -2,10 +2,11 @@
 //! packet on the fast path would skip.
 //!
 //! [`Rules`] keeps [`HostRules`] equal to the host's state: netlink notifications bring changes of
-//! nftables, IPsec policies and tc; what announces nothing (sysctls, TCX programs, legacy iptables)
+//! nftables, IPsec policies and tc; what announces nothing (sysctls, TCX programs, legacy iptables and ebtables)
 //! is polled. Facts only: the mirror's gate decides what follows from them.
 
 mod br_netfilter;
+mod ebtables;
 mod firewall;
 pub(crate) mod netlink;
 mod nft_rule;
@@ -17,6 +18,7 @@ mod xtables;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
@@ -69,7 +71,8 @@ pub enum Error {
 /// the words of the tool that shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostRules {
-    /// nftables base chains of the bridge family that have rules or the policy drop.
+    /// nftables base chains of the bridge family that have rules or the policy drop, or tables of legacy
+    /// ebtables.
     pub nft_bridge: Option<String>,
     /// Such base chains on the hooks of single devices (family netdev, and inet's ingress), by the
     /// device's name, or by a name's beginning and `*`. See [`Self::nft_netdev_of`].
@@ -155,6 +158,7 @@ struct Source<T> {
 struct Polled {
     br_netfilter: BrNetfilter,
     legacy: Legacy,
+    ebtables: Option<String>,
     /// TCX programs on ingress and egress, by device.
     tcx: BTreeMap<IfIndex, (Vec<u32>, usize)>,
 }
@@ -267,6 +271,7 @@ impl Rules {
         self.polled = Polled {
             br_netfilter: BrNetfilter::read().map_err(explain("bridge netfilter's sysctls"))?,
             legacy: self.xtables.read().map_err(explain("legacy iptables"))?,
+            ebtables: ebtables::loaded(Path::new(ebtables::MODULES)),
             tcx,
         };
         Ok(())
@@ -284,7 +289,7 @@ impl Rules {
         }
         let legacy = &self.polled.legacy;
         let facts = HostRules {
-            nft_bridge: nft.bridge.clone(),
+            nft_bridge: nft.bridge.clone().or_else(|| self.polled.ebtables.clone()),
             nft_netdev: nft.netdev.clone(),
             br_netfilter: self.polled.br_netfilter,
             ip_ruleset: nft.ip_ruleset.clone().or_else(|| legacy.ruleset.clone()),

@@ -16,6 +16,7 @@ mod template;
 
 use network_types::{eth::EthHdr, ip::Ipv4Hdr, udp::UdpHdr};
 
+use super::frame::ETHER_TYPE;
 use crate::abi::TunnelKind;
 
 pub use accept::{Accepted, CLASSIFY_LEN, accept_gre, accept_vxlan, classify};
@@ -25,7 +26,6 @@ pub use ipv6::{
 };
 pub use template::{Outer, Patch, patch, source_port, template};
 
-const ETHER_TYPE: usize = 12;
 const ETHER_TYPE_IPV4: [u8; 2] = [0x08, 0x00];
 const IP: usize = EthHdr::LEN;
 const TOS: usize = IP + 1;

@@ -65,9 +65,10 @@ fn each_mistake_in_a_bridge_names_its_line_and_the_remedy() {
         ("[[bridge]]\nname = \"a\"\nports = [\"a\"]", 3, "there twice", "one place"),
         ("[[bridge]]\nname = \"sixteen-letters-\"", 2, "too long", "1 to 15"),
         ("[[bridge]]\nname = \"a b\"", 2, "a space", "1 to 15"),
+        ("[[bridge]]\nname = \"br%d\"", 2, "or '%'", "1 to 15"),
         ("[[bridge]]\nname = \"\"", 2, "is empty", "1 to 15"),
         ("[[bridge]]\nname = \"..\"", 2, "directory", "1 to 15"),
-        ("[[bridge]]\nname = \"a\"\nkind = \"ovs\"", 3, "not supported yet", "use \"linux\""),
+        ("[[bridge]]\nname = \"a\"\nkind = \"ovs\"", 3, "always a Linux", "ovs-vsctl add-br"),
         ("[[bridge]]\nname = \"a\"\nkind = \"x\"", 3, "no kind of bridge", "\"linux\""),
         ("[[bridge]]\nname = \"a\"\ntunnel = \"geneve\"", 3, "no kind of tunnel", "\"vxlan\" or"),
         (

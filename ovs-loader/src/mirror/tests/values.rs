@@ -155,6 +155,17 @@ fn only_a_peer_with_that_mac_elsewhere_and_nothing_on_the_way_is_handed_frames_a
 }
 
 #[test]
+fn what_is_handed_to_a_peer_fits_its_mtu_too() {
+    let mtu = |mtu: u32| {
+        let mut host = Host::new();
+        peer(&mut host).mtu = mtu;
+        host.port(VETH).mtu = 1500;
+        station(&host, NEAR).unwrap().mtu
+    };
+    assert_eq!((mtu(1400), mtu(9000)), (1400, 1500));
+}
+
+#[test]
 fn isolation_is_noted_for_ports_and_tunnels() {
     let mut host = Host::new();
     host.port(NIC).isolated = true;

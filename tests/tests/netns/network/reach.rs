@@ -53,9 +53,16 @@ fn multicast_and_broadcast_and_the_fast_path_are_between_two_hosts() -> Result<(
         assert!(arrived, "{group}");
     }
     let before = loaders[0].fast_packets()?;
+    let stats = loaders[0].stats()?;
     one.exec("web", &["ping", "-c10", "-W5", "10.5.0.12"])?;
     let taken = loaders[0].fast_packets()? - before;
-    assert!(taken.sent >= 5 && taken.received >= 5, "{taken:?}");
+    assert!(
+        taken.sent >= 5 && taken.received >= 5,
+        "{taken:?} {stats} {} {} {}",
+        loaders[0].stats()?,
+        loaders[0].fdb()?,
+        loaders[0].status()?
+    );
     // As of the containers' MTU, which the driver has set.
     let status = loaders[0].status()?;
     assert_eq!(status["warnings"], json!([]));
