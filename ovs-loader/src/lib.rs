@@ -5,6 +5,7 @@
 //! to [`mirror`] (the plan) to [`datapath`] (the maps).
 
 pub mod api;
+mod bpf;
 pub mod bridge;
 pub mod cli;
 pub mod config;

@@ -13,6 +13,7 @@ use aya::maps::{HashMap, Map, MapData, MapError};
 use aya::{Ebpf, Pod};
 
 use super::tables::{Error, absent_is_fine, error, missing};
+use crate::bpf::bpf;
 
 /// Elements of a batch: enough that the system call does not show, few enough that the programs hear
 /// of a change within a few milliseconds.
@@ -192,15 +193,6 @@ unsafe fn call(
     attributes: &mut Attributes,
 ) -> io::Result<()> {
     attributes.map_fd = map.as_raw_fd() as u32;
-    // SAFETY: the attributes are as long as said and laid out as the kernel's; the caller vouches for
-    // what they point at.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            std::ptr::from_mut(attributes),
-            size_of::<Attributes>(),
-        )
-    };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    // SAFETY: the caller vouches for what the attributes point at.
+    unsafe { bpf(command, attributes) }.map(drop)
 }

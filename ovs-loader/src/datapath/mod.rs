@@ -9,6 +9,7 @@ mod attach;
 mod batch;
 pub(crate) mod clsact;
 mod events;
+mod link;
 #[cfg(feature = "log")]
 mod log;
 mod pins;

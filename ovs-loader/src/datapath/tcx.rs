@@ -11,6 +11,7 @@ use nix::net::if_::if_indextoname;
 use ovs_ebpf_common::abi::Program;
 
 use super::attach::Attach;
+use super::link;
 use crate::bridge::model::IfIndex;
 
 pub(super) struct Links {
@@ -26,7 +27,7 @@ impl Links {
     /// Detaches all that are pinned, whoever attached them.
     pub(super) fn remove_all(&self) {
         for program in Program::TC {
-            pinned(&self.directory, program).iter().for_each(|(pin, _)| remove(pin));
+            pinned(&self.directory, program).iter().for_each(|(pin, _)| link::detach(pin));
         }
     }
 
@@ -48,7 +49,7 @@ impl Attach for Links {
                 // it is wanted.
                 Err(error) => {
                     tracing::debug!("not adopting {}: {error:#}", pin.display());
-                    remove(&pin);
+                    link::remove(&pin);
                 }
             }
         }
@@ -77,7 +78,7 @@ impl Attach for Links {
         )?;
         let link = into_fd(classifier.take_link(id)?)?;
         let pin = self.pin(program, ifindex);
-        remove(&pin);
+        link::remove(&pin);
         let pinned = link.pin(&pin)?;
         self.links.insert((program as u32, ifindex), FdLink::from(pinned));
         Ok(())
@@ -85,7 +86,7 @@ impl Attach for Links {
 
     fn detach(&mut self, program: Program, ifindex: IfIndex) {
         self.links.remove(&(program as u32, ifindex));
-        remove(&self.pin(program, ifindex));
+        link::detach(&self.pin(program, ifindex));
     }
 
     /// All: nobody else can take a link away.
@@ -119,12 +120,4 @@ pub(super) fn pinned(directory: &Path, program: Program) -> Vec<(PathBuf, IfInde
             Some((entry.path(), ifindex))
         })
         .collect()
-}
-
-pub(super) fn remove(pin: &Path) {
-    if let Err(error) = fs::remove_file(pin)
-        && error.kind() != std::io::ErrorKind::NotFound
-    {
-        tracing::warn!("cannot remove {}: {error}", pin.display());
-    }
 }

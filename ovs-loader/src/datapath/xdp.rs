@@ -14,7 +14,8 @@ use nix::errno::Errno;
 use ovs_ebpf_common::Reason;
 use ovs_ebpf_common::abi::Program;
 
-use super::tcx::{pinned, remove};
+use super::link;
+use super::tcx::pinned;
 use crate::bridge::model::{IfIndex, Why};
 
 pub(super) struct Links {
@@ -34,7 +35,7 @@ impl Links {
                 Ok(link) => drop(self.links.insert(ifindex, link)),
                 Err(error) => {
                     tracing::debug!("not adopting {}: {error:#}", pin.display());
-                    remove(&pin);
+                    link::remove(&pin);
                 }
             }
         }
@@ -42,7 +43,11 @@ impl Links {
 
     /// Detaches what an earlier daemon attached.
     pub(super) fn remove_all(&self) {
-        pinned(&self.directory, Program::UplinkXdp).iter().for_each(|(pin, _)| remove(pin));
+        pinned(&self.directory, Program::UplinkXdp).iter().for_each(|(pin, _)| link::detach(pin));
+    }
+
+    fn pin(&self, ifindex: IfIndex) -> PathBuf {
+        self.directory.join(format!("{}-{ifindex}", Program::UplinkXdp.name()))
     }
 
     /// The devices with the filter.
@@ -60,8 +65,8 @@ impl Links {
         let link = program.take_link(id).map_err(|error| other(&error))?;
         // Attached without a link, by netlink, it could neither be pinned nor be told from others'.
         let link = FdLink::try_from(link).map_err(|error| other(&error))?;
-        let pin = self.directory.join(format!("{}-{ifindex}", Program::UplinkXdp.name()));
-        remove(&pin);
+        let pin = self.pin(ifindex);
+        link::remove(&pin);
         let pinned = link.pin(&pin).map_err(|error| other(&error))?;
         self.links.insert(ifindex, FdLink::from(pinned));
         Ok(())
@@ -69,7 +74,7 @@ impl Links {
 
     pub(super) fn detach(&mut self, ifindex: IfIndex) {
         self.links.remove(&ifindex);
-        remove(&self.directory.join(format!("{}-{ifindex}", Program::UplinkXdp.name())));
+        link::detach(&self.pin(ifindex));
     }
 }
 

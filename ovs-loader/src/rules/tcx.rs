@@ -3,6 +3,7 @@
 
 use std::io;
 
+use crate::bpf::bpf;
 use crate::bridge::model::IfIndex;
 
 /// `BPF_PROG_QUERY` of bpf(2).
@@ -68,19 +69,8 @@ fn query(ifindex: IfIndex, hook: Hook) -> io::Result<Vec<u32>> {
         prog_cnt: MOST_PROGRAMS as u32,
         ..ProgQuery::default()
     };
-    // SAFETY: the pointer and the size are those of an initialised union bpf_attr member, which the
-    // kernel reads and writes during the call only, as it does `ids`, whose length prog_cnt says.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            BPF_PROG_QUERY,
-            &raw mut query,
-            size_of::<ProgQuery>() as libc::c_uint,
-        )
-    };
-    if result == 0 {
-        ids.truncate(query.prog_cnt as usize);
-        return Ok(ids);
-    }
-    Err(io::Error::last_os_error())
+    // SAFETY: the kernel writes to `ids`, whose length prog_cnt says.
+    unsafe { bpf(BPF_PROG_QUERY, &mut query) }?;
+    ids.truncate(query.prog_cnt as usize);
+    Ok(ids)
 }

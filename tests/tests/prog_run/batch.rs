@@ -18,7 +18,7 @@ const ENTRIES: usize = 10_000;
 const LEASE: Duration = Duration::from_secs(30);
 
 /// Opened maps and their pins, which go with it.
-struct Opened {
+pub(crate) struct Opened {
     datapath: Option<Datapath>,
     bpffs: PathBuf,
     runtime: tokio::runtime::Runtime,
@@ -26,7 +26,7 @@ struct Opened {
 
 impl Opened {
     /// `test` names the directory, which is one test's alone.
-    fn with_capacity(test: &str, capacity: u32) -> Self {
+    pub(crate) fn with_capacity(test: &str, capacity: u32) -> Self {
         let name = format!("batch-{}-{test}", std::process::id());
         let bpffs = Path::new("/sys/fs/bpf").join(name);
         mount_bpffs(&bpffs).expect("its file system, where nobody needed it before");
@@ -39,8 +39,12 @@ impl Opened {
         Self { datapath: Some(datapath), bpffs, runtime }
     }
 
+    pub(crate) fn datapath(&mut self) -> &mut Datapath {
+        self.datapath.as_mut().expect("until it is dropped")
+    }
+
     fn tables(&mut self) -> &mut Tables {
-        self.datapath.as_mut().expect("until it is dropped").tables_mut()
+        self.datapath().tables_mut()
     }
 
     fn control(&self) -> Array<MapData, Control> {

@@ -1,6 +1,7 @@
 //! The loaded programs, one frame at a time through `BPF_PROG_TEST_RUN`: verdict, whole frame, and
 //! which counter moved. Needs root.
 
+mod attach;
 mod batch;
 mod clock;
 mod cost;

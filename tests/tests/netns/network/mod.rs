@@ -6,6 +6,7 @@ mod life;
 mod ovs;
 mod reach;
 mod recovery;
+mod unit;
 
 use std::{
     fs::File,
@@ -18,7 +19,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use nix::sched::{CloneFlags, setns};
-use ovs_ebpf_tests::lab::{Engine, Host, Loader, wait_until};
+use ovs_ebpf_tests::lab::{Engine, Host, Loader, binary, wait_until};
 use serde_json::Value;
 
 use crate::support::{State, ovs_loader, shell};
@@ -34,10 +35,15 @@ fn plugin(host: &Host) -> PathBuf {
 /// A daemon that serves the engine of a host. Start it before the engine, so that it ends after it: an
 /// engine whose driver is gone waits for it.
 fn serve(host: &Host) -> Result<Loader> {
+    serve_by(binary()?, host)
+}
+
+/// The same by a certain build of `ovs-loader`.
+fn serve_by(binary: PathBuf, host: &Host) -> Result<Loader> {
     let (plugin, socket) = (plugin(host), host.files().join("docker/sock"));
     let (plugin, socket) = (plugin.to_string_lossy(), socket.to_string_lossy());
     let arguments = ["--docker", "--docker-plugin", &plugin, "--docker-socket", &socket];
-    let mut loader = Loader::spawn(host, None, &arguments)?;
+    let mut loader = Loader::spawn_binary(binary, host, None, &arguments)?;
     loader.ready()?;
     Ok(loader)
 }
