@@ -49,6 +49,12 @@ impl Tally {
         self.second_tries.extend(other.second_tries);
     }
 
+    /// The failing tests of a run; none where it ended without a report.
+    pub(super) fn failing<'a>(&'a self, run: &'a str) -> impl Iterator<Item = &'a str> {
+        let of_run = move |failure: &'a String| failure.strip_prefix(run)?.strip_prefix(": ");
+        self.failures.iter().filter_map(of_run).filter(|test| *test != NO_REPORT)
+    }
+
     /// What it comes to when all that failed has run once more.
     pub(super) fn after_second_try(self, second: Self) -> Self {
         let Self { failures, .. } = self;
@@ -110,6 +116,8 @@ test result: FAILED. 1 passed; 1 failed; 1 ignored; 0 measured; 2 filtered out; 
     #[test]
     fn a_second_try_counts_and_is_named() {
         let first = || Tally::of("unit", FAILING, false);
+        assert_eq!(first().failing("unit").collect::<Vec<_>>(), ["b"]);
+        assert_eq!(Tally::of("unit", "", false).failing("unit").count(), 0);
         let passing = "test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out";
         let mended = first().after_second_try(Tally::of("unit", passing, true));
         assert_eq!((mended.passed, mended.failed, &*mended.failures), (2, 0, &[][..]));
