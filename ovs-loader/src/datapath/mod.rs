@@ -9,7 +9,6 @@ mod attach;
 mod batch;
 pub(crate) mod clsact;
 mod events;
-mod link;
 #[cfg(feature = "log")]
 mod log;
 mod pins;

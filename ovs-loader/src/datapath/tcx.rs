@@ -2,17 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use aya::programs::links::{FdLink, LinkError, PinnedLink};
 use aya::programs::tc::{SchedClassifierLink, TcAttachOptions};
-use aya::programs::{LinkOrder, SchedClassifier, TcAttachType};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
+use aya::sys::SyscallError;
 use nix::net::if_::if_indextoname;
 use ovs_ebpf_common::abi::Program;
 
 use super::attach::Attach;
-use super::link;
 use crate::bridge::model::IfIndex;
+
+/// Within this time a device is rid of a program whose link has gone. The kernel gets to it later
+/// (`bpf_link_put`), and a container that starts has its port come, go and come again meanwhile. To wait for it
+/// when it goes would take as long for each of a thousand ports.
+const DETACHED: Duration = Duration::from_millis(500);
+const PAUSE: Duration = Duration::from_millis(2);
 
 pub(super) struct Links {
     directory: PathBuf,
@@ -27,7 +35,7 @@ impl Links {
     /// Detaches all that are pinned, whoever attached them.
     pub(super) fn remove_all(&self) {
         for program in Program::TC {
-            pinned(&self.directory, program).iter().for_each(|(pin, _)| link::detach(pin));
+            pinned(&self.directory, program).iter().for_each(|(pin, _)| remove(pin));
         }
     }
 
@@ -49,7 +57,7 @@ impl Attach for Links {
                 // it is wanted.
                 Err(error) => {
                     tracing::debug!("not adopting {}: {error:#}", pin.display());
-                    link::remove(&pin);
+                    remove(&pin);
                 }
             }
         }
@@ -68,17 +76,21 @@ impl Attach for Links {
             .ok()
             .and_then(|name| name.into_string().ok())
             .unwrap_or_else(|| name.to_owned());
-        let id = classifier.attach_with_options(
-            &current,
-            TcAttachType::Ingress,
-            TcAttachOptions::TcxOrder(match program {
-                Program::PortSecurity => LinkOrder::first(),
-                _ => LinkOrder::last(),
-            }),
-        )?;
+        let order = || match program {
+            Program::PortSecurity => LinkOrder::first(),
+            _ => LinkOrder::last(),
+        };
+        let begun = Instant::now();
+        let id = loop {
+            let options = TcAttachOptions::TcxOrder(order());
+            match classifier.attach_with_options(&current, TcAttachType::Ingress, options) {
+                Err(error) if is_attached(&error) && begun.elapsed() < DETACHED => sleep(PAUSE),
+                outcome => break outcome?,
+            }
+        };
         let link = into_fd(classifier.take_link(id)?)?;
         let pin = self.pin(program, ifindex);
-        link::remove(&pin);
+        remove(&pin);
         let pinned = link.pin(&pin)?;
         self.links.insert((program as u32, ifindex), FdLink::from(pinned));
         Ok(())
@@ -86,7 +98,7 @@ impl Attach for Links {
 
     fn detach(&mut self, program: Program, ifindex: IfIndex) {
         self.links.remove(&(program as u32, ifindex));
-        link::detach(&self.pin(program, ifindex));
+        remove(&self.pin(program, ifindex));
     }
 
     /// All: nobody else can take a link away.
@@ -105,6 +117,12 @@ fn replace(pin: &Path, classifier: &mut SchedClassifier) -> anyhow::Result<FdLin
     Ok(into_fd(classifier.take_link(id)?)?)
 }
 
+/// Whether the device has this very program.
+fn is_attached(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::SyscallError(SyscallError { io_error, .. })
+        if io_error.raw_os_error() == Some(libc::EEXIST))
+}
+
 fn into_fd(link: SchedClassifierLink) -> Result<FdLink, LinkError> {
     link.try_into()
 }
@@ -120,4 +138,13 @@ pub(super) fn pinned(directory: &Path, program: Program) -> Vec<(PathBuf, IfInde
             Some((entry.path(), ifindex))
         })
         .collect()
+}
+
+/// Removes a pin, if it is there.
+pub(super) fn remove(pin: &Path) {
+    if let Err(error) = fs::remove_file(pin)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::warn!("cannot remove {}: {error}", pin.display());
+    }
 }

@@ -14,8 +14,7 @@ use nix::errno::Errno;
 use ovs_ebpf_common::Reason;
 use ovs_ebpf_common::abi::Program;
 
-use super::link;
-use super::tcx::pinned;
+use super::tcx::{pinned, remove};
 use crate::bridge::model::{IfIndex, Why};
 
 pub(super) struct Links {
@@ -35,7 +34,7 @@ impl Links {
                 Ok(link) => drop(self.links.insert(ifindex, link)),
                 Err(error) => {
                     tracing::debug!("not adopting {}: {error:#}", pin.display());
-                    link::remove(&pin);
+                    remove(&pin);
                 }
             }
         }
@@ -43,7 +42,7 @@ impl Links {
 
     /// Detaches what an earlier daemon attached.
     pub(super) fn remove_all(&self) {
-        pinned(&self.directory, Program::UplinkXdp).iter().for_each(|(pin, _)| link::detach(pin));
+        pinned(&self.directory, Program::UplinkXdp).iter().for_each(|(pin, _)| remove(pin));
     }
 
     fn pin(&self, ifindex: IfIndex) -> PathBuf {
@@ -66,7 +65,7 @@ impl Links {
         // Attached without a link, by netlink, it could neither be pinned nor be told from others'.
         let link = FdLink::try_from(link).map_err(|error| other(&error))?;
         let pin = self.pin(ifindex);
-        link::remove(&pin);
+        remove(&pin);
         let pinned = link.pin(&pin).map_err(|error| other(&error))?;
         self.links.insert(ifindex, FdLink::from(pinned));
         Ok(())
@@ -74,7 +73,7 @@ impl Links {
 
     pub(super) fn detach(&mut self, ifindex: IfIndex) {
         self.links.remove(&ifindex);
-        link::detach(&self.pin(ifindex));
+        remove(&self.pin(ifindex));
     }
 }
 
