@@ -7,6 +7,7 @@ use ovs_ebpf_common::{
     abi::{AllowedKey, FdbKey, Program, SecurityFlags, SecurityValue},
 };
 use ovs_ebpf_tests::{
+    lab::wait_until,
     model::{Model, Received, Tables},
     vectors::{self, Security},
 };
@@ -124,8 +125,7 @@ fn the_bucket_lets_what_it_holds_pass_and_what_is_cut_counts_as_its_segments() {
     // What it has borrowed it gives back: one in a second, and the three need less than that.
     set(&mut host, SecurityValue { burst: 0, ..limited });
     assert_eq!(passing(&mut host, &frame, 3, 0), 1);
-    std::thread::sleep(Duration::from_nanos(interval) + Duration::from_millis(100));
-    assert_eq!(host.secure(PORT, &frame, 0), Ok(()));
+    wait_until(Duration::from_secs(5), "the next one's turn", || host.secure(PORT, &frame, 0).ok());
 }
 
 #[test]
