@@ -211,11 +211,8 @@ fn floods_pass_at_their_limit_and_what_goes_to_one_station_as_it_comes() -> Resu
         near,
         "ip addr add 10.0.0.97/24 dev macvlan0 && arping -q -U -c 1 -I macvlan0 10.0.0.97 || true",
     );
-    wait_until(LIMIT, "the station", || {
-        shell(hosts.lab.host(0), "bridge fdb show br br-ex").contains(mac).then_some(())
-    });
+    wait_until(LIMIT, "the station", || loader.fdb().ok()?.to_string().contains(mac).then_some(()));
     let (before, limited) = (received()?, discarded(loader, "flood_limited")?);
-    std::thread::sleep(Duration::from_millis(200));
     traffic::send_frames(one, "eth0", &[frame(one, mac)], SENT as usize, PER_SECOND)?;
     assert_eq!(discarded(loader, "flood_limited")?, limited);
     assert!(received()? - before >= u64::from(SENT));
