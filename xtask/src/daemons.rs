@@ -40,12 +40,22 @@ pub(crate) fn start(lab: &Lab, binary: &Path) -> Result<Vec<Loader>> {
 }
 
 /// Waits until the hosts' first containers reach each other by the bridges.
-pub(crate) fn wait_until_reachable(lab: &Lab) {
-    lab::wait_until(LIMIT, "the first echo over the tunnel", || {
-        let (from, to) = (lab.container(0), lab.container(1));
+///
+/// # Errors
+/// When they do not.
+pub(crate) fn wait_until_reachable(lab: &Lab) -> Result<()> {
+    let (from, to) = (lab.container(0), lab.container(1));
+    lab::try_until(LIMIT, || {
         let ping = traffic::ping(from, to.ipv4(), 56, 1, Duration::from_millis(10));
-        ping.is_ok_and(|ping| ping.received == 1).then_some(())
-    });
+        Ok(ping.is_ok_and(|ping| ping.received == 1).then_some(()))
+    })
+    .with_context(|| {
+        format!(
+            "{} has no echo of {}, without the fast path: does a firewall of this machine forbid it?",
+            from.name(),
+            to.ipv4()
+        )
+    })
 }
 
 /// Sends echoes from container to container until both hosts forward them by the fast path in both directions.

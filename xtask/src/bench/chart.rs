@@ -1,6 +1,6 @@
 //! The results as a chart: a panel for each measure, a bar for each path.
 
-use std::{io, path::Path};
+use std::{collections::BTreeMap, io, path::Path};
 
 use anyhow::{Result, anyhow};
 use plotters::{
@@ -14,6 +14,7 @@ use plotters::{
 };
 
 use super::{
+    measure::Measure,
     path::DataPath,
     report::{Figure, Figures, Report},
 };
@@ -21,19 +22,24 @@ use super::{
 /// Sizes in pixels: a panel, its title and a bar with the space around it.
 const PANEL: (u32, u32) = (520, 44);
 const BAR: u32 = 22;
-const HEADER: u32 = 64;
+/// Its title's baseline, and how far each line of small print is below the one before.
+const TITLE: i32 = 12;
+const LINE: u32 = 22;
 /// Where bars begin, and how long the longest is.
 const START: i32 = 150;
 const LONGEST: f64 = 260.0;
 const COLUMNS: usize = 2;
+/// What a bar's line is.
+pub(super) const QUARTILES: &str = "lines from the first to the third quartile";
 const TEXT: RGBColor = RGBColor(40, 40, 40);
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// What is drawn.
 pub(super) struct Chart<'a> {
-    /// What it shows, and where that was measured.
-    pub(super) captions: [String; 2],
+    pub(super) title: String,
+    /// Where that was measured, and what has to be known of it.
+    pub(super) small_print: Vec<String>,
     /// The panels, under their titles.
     pub(super) panels: Vec<(String, &'a Figures)>,
 }
@@ -42,22 +48,18 @@ impl<'a> Chart<'a> {
     /// The measures of a benchmark.
     pub(super) fn of(report: &'a Report) -> Self {
         let host = &report.host;
-        let measures = report.measures.iter();
+        let lines = format!("medians of {} rounds, {QUARTILES}", host.rounds);
+        let small_print = [host.caption(), format!("{lines}; {}", host.generators())];
         Self {
-            captions: [
-                "Container to container, and host to host: longer is better".to_owned(),
-                format!(
-                    "{}; medians of {} rounds, lines from the first to the third quartile",
-                    host.caption(),
-                    host.rounds
-                ),
-            ],
-            panels: measures
-                .map(|(measure, figures)| {
-                    (format!("{} [{}]", measure.title(), figures.unit), figures)
-                })
-                .collect(),
+            title: "Container to container, and host to host: longer is better".to_owned(),
+            small_print: small_print.into_iter().chain(report.details.notes.clone()).collect(),
+            panels: panels(&report.measures),
         }
+    }
+
+    /// Pixels above the panels.
+    fn header(&self) -> u32 {
+        LINE * (u32::try_from(self.small_print.len()).unwrap_or(0) + 2)
     }
 
     /// Draws it into an SVG file.
@@ -68,7 +70,8 @@ impl<'a> Chart<'a> {
         let bars = self.panels.iter().map(|(_, figures)| figures.paths.len()).max().unwrap_or(0);
         let rows = self.panels.len().div_ceil(COLUMNS);
         let height = PANEL.1 + BAR * u32::try_from(bars)?;
-        let size = (PANEL.0 * u32::try_from(COLUMNS)?, HEADER + height * u32::try_from(rows)?);
+        let height = self.header() + height * u32::try_from(rows)?;
+        let size = (PANEL.0 * u32::try_from(COLUMNS)?, height);
         let root = SVGBackend::new(file, size).into_drawing_area();
         self.draw_on(&root, rows)
             .map_err(|error| anyhow!("cannot draw {}: {error}", file.display()))
@@ -76,16 +79,24 @@ impl<'a> Chart<'a> {
 
     fn draw_on(&self, root: &Area<'_>, rows: usize) -> Drawn {
         root.fill(&WHITE)?;
-        let (header, body) = root.split_vertically(HEADER);
-        let [title, caption] = &self.captions;
-        header.draw(&Text::new(title.clone(), (12, 12), style(21.0)))?;
-        header.draw(&Text::new(caption.clone(), (12, 36), style(14.0)))?;
+        let (header, body) = root.split_vertically(self.header());
+        header.draw(&Text::new(self.title.clone(), (12, TITLE), style(21.0)))?;
+        for (line, text) in (1..).zip(&self.small_print) {
+            let below = TITLE + line * LINE.cast_signed();
+            header.draw(&Text::new(text.clone(), (12, below), style(14.0)))?;
+        }
         let areas = body.split_evenly((rows, COLUMNS));
         for (area, (title, figures)) in areas.iter().zip(&self.panels) {
             panel(area, title, figures)?;
         }
         root.present()
     }
+}
+
+/// A panel for each measure.
+pub(super) fn panels(measures: &BTreeMap<Measure, Figures>) -> Vec<(String, &Figures)> {
+    let title = |measure: Measure, unit: &str| format!("{} [{unit}]", measure.title());
+    measures.iter().map(|(measure, figures)| (title(*measure, &figures.unit), figures)).collect()
 }
 
 type Drawn = Result<(), DrawingAreaErrorKind<io::Error>>;
@@ -148,14 +159,10 @@ fn number(value: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, fs};
+    use std::fs;
 
     use super::*;
-    use crate::bench::{
-        machine::HostInfo,
-        measure::Measure,
-        report::{Details, Report},
-    };
+    use crate::bench::{machine::HostInfo, report::Details};
 
     #[test]
     fn thousands_are_grouped() {
@@ -171,11 +178,13 @@ mod tests {
         ]);
         let figures = Figures { unit: "Gbit/s".into(), paths };
         let measures = BTreeMap::from([(Measure::Tcp1, figures)]);
-        let report = Report { host: HostInfo::ask(3), measures, details: Details::default() };
+        let details = Details { notes: vec!["a note".to_owned()], ..Details::default() };
+        let report = Report { host: HostInfo::ask(3), measures, details };
         let file = tempfile::NamedTempFile::new().unwrap();
         Chart::of(&report).draw(file.path()).unwrap();
         let drawn = fs::read_to_string(file.path()).unwrap();
         assert!(drawn.contains("width=\"260\"") && drawn.contains("width=\"130\""), "{drawn}");
         assert!(drawn.contains("ovs-ebpf-vxlan") && drawn.contains("20.00"), "{drawn}");
+        assert!(drawn.contains("a note"), "{drawn}");
     }
 }

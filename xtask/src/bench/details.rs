@@ -1,9 +1,10 @@
 //! What explains the figures: how large packets are, how long programs run, what the uplink's own
 //! segmentation changes.
 
-use std::{collections::BTreeMap, fs, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use aya::sys::{Stats, enable_stats};
 use ovs_ebpf_tests::lab::traffic;
 use serde_json::Value;
 
@@ -18,8 +19,6 @@ use crate::progress::Step;
 
 /// How long each measurement takes.
 const DURATION: Duration = Duration::from_secs(1);
-/// Makes the kernel measure each run of a program, which slows all down.
-const RUN_TIMES: &str = "/proc/sys/kernel/bpf_stats_enabled";
 
 /// Measures on all paths, segmentation in so many rounds.
 ///
@@ -53,7 +52,8 @@ fn packet_bytes(testbed: &Testbed) -> Result<f64> {
     let (packets, bytes) = testbed.uplink_sent()?;
     traffic::tcp(testbed.from(), testbed.to(), 1, DURATION)?;
     let (packets_after, bytes_after) = testbed.uplink_sent()?;
-    Ok((bytes_after - bytes) as f64 / (packets_after - packets).max(1) as f64)
+    let packets = packets_after.saturating_sub(packets).max(1);
+    Ok(bytes_after.saturating_sub(bytes) as f64 / packets as f64)
 }
 
 /// Nanoseconds for each run of the programs with these names under a load.
@@ -64,35 +64,19 @@ pub(super) fn program_ns<T>(
     programs: &[&str],
     load: impl FnOnce() -> Result<T>,
 ) -> Result<BTreeMap<String, f64>> {
-    let on = RunTimes::on()?;
+    // Until this is closed, whatever becomes of this process, the kernel measures each run, which slows all down.
+    let measured = enable_stats(Stats::RunTime).context("the kernel measures no programs")?;
     let before = run_times(programs)?;
     load()?;
     let after = run_times(programs)?;
-    drop(on);
+    drop(measured);
     let per_run = |(name, (runs, ns)): (String, (u64, u64))| {
         let (runs_before, ns_before) = before.get(&name).copied().unwrap_or_default();
-        let runs = runs - runs_before;
+        let runs = runs.saturating_sub(runs_before);
         #[allow(clippy::cast_precision_loss)]
-        (runs > 0).then(|| (name, (ns - ns_before) as f64 / runs as f64))
+        (runs > 0).then(|| (name, ns.saturating_sub(ns_before) as f64 / runs as f64))
     };
     Ok(after.into_iter().filter_map(per_run).collect())
-}
-
-/// The kernel measures runs of programs for as long as this lives.
-struct RunTimes(String);
-
-impl RunTimes {
-    fn on() -> Result<Self> {
-        let before = fs::read_to_string(RUN_TIMES).context("cannot read bpf_stats_enabled")?;
-        fs::write(RUN_TIMES, "1").context("cannot write bpf_stats_enabled")?;
-        Ok(Self(before))
-    }
-}
-
-impl Drop for RunTimes {
-    fn drop(&mut self) {
-        let _ = fs::write(RUN_TIMES, &self.0);
-    }
 }
 
 /// Runs and their nanoseconds, of all loaded programs with each of these names.
@@ -100,6 +84,8 @@ fn run_times(programs: &[&str]) -> Result<BTreeMap<String, (u64, u64)>> {
     let mut command = std::process::Command::new("bpftool");
     let output = command.args(["--json", "prog", "show"]).output();
     let output = output.context("cannot start bpftool")?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "bpftool failed ({}): {said}", output.status);
     let shown: Value = serde_json::from_slice(&output.stdout).context("not what bpftool prints")?;
     let mut times: BTreeMap<String, (u64, u64)> = BTreeMap::new();
     for program in shown.as_array().into_iter().flatten() {

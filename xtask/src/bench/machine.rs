@@ -48,9 +48,7 @@ impl HostInfo {
             versions: versions(),
         }
     }
-}
 
-impl HostInfo {
     /// Kernel, processors and our version, for people.
     pub(super) fn caption(&self) -> String {
         let version = self.versions.get("ovs-ebpf").map_or("", String::as_str);
@@ -59,6 +57,12 @@ impl HostInfo {
             "Linux {} on {} × {}{emulated}, ovs-ebpf {version}",
             self.kernel, self.processors, self.processor
         )
+    }
+
+    /// The load generators with their versions, for people.
+    pub(super) fn generators(&self) -> String {
+        let generators = ["iperf3", "nuttcp", "sockperf"].map(|name| self.versions.get(name));
+        generators.into_iter().flatten().cloned().collect::<Vec<_>>().join(", ")
     }
 }
 

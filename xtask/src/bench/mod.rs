@@ -26,7 +26,7 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use serde::Serialize;
 
-use self::{chart::Chart, path::DataPath, report::Report};
+use self::{chart::Chart, path::DataPath};
 use crate::{
     daemons, ebpf,
     setup::{self, Purpose},
@@ -64,19 +64,23 @@ pub struct BenchArgs {
     /// These paths only
     #[arg(long, value_enum, value_name = "PATH", value_delimiter = ',')]
     only: Vec<DataPath>,
-    /// Write the results to this file
+    /// Write the results to this file [default: one in docs/benchmarks, but none of a run with --quick, --only
+    /// or --loader]
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Draw the results into this SVG file [default: one in docs/benchmarks, but with --quick and --only
-    /// none]
+    /// Draw the results into this SVG file [default: beside that of --json]
     #[arg(long, value_name = "FILE")]
     chart: Option<PathBuf>,
     /// Compare with an earlier --instructions --json, and fail where a path takes 2 % more
     #[arg(long, value_name = "FILE", requires = "instructions")]
     against: Option<PathBuf>,
-    /// Measure this ovs-loader, without set-up and build
+    /// Measure this ovs-loader, without set-up and build; ovs-ebpf-gre by the fixture has this workspace's
+    /// programs all the same
     #[arg(long, value_name = "FILE")]
     loader: Option<PathBuf>,
+    /// The ovs-loader that was built: how the benchmark calls itself as root
+    #[arg(long, hide = true)]
+    built: Option<PathBuf>,
     /// Print JSON only: how the benchmark calls itself in the virtual machine
     #[arg(long, hide = true)]
     inside: bool,
@@ -92,7 +96,7 @@ pub fn run(args: &BenchArgs) -> Result<()> {
         return xdp::run();
     }
     let in_machine = args.vm.is_some() || args.instructions || args.scale;
-    let loader = match &args.loader {
+    let loader = match args.loader.as_ref().or(args.built.as_ref()) {
         Some(loader) => loader.clone(),
         None => {
             setup::ensure(Purpose::Bench)?;
@@ -102,9 +106,9 @@ pub fn run(args: &BenchArgs) -> Result<()> {
             daemons::build()?
         }
     };
+    let files = args.files();
     let rounds = if args.inside { EMULATED_ROUNDS } else { ROUNDS };
     let rounds = rounds[usize::from(args.quick)];
-    let json = args.json.as_deref();
     if args.inside {
         return if args.instructions {
             instructions::inside::run(&args.only, &loader)
@@ -115,54 +119,75 @@ pub fn run(args: &BenchArgs) -> Result<()> {
     }
     let series = args.vm.unwrap_or(Series::V6_12);
     if args.scale {
-        sudo::reexec_as_root(&["--loader".as_ref(), loader.as_os_str()])?;
-        return scale::run(&loader, series, json);
+        sudo::reexec_as_root(&["--built".as_ref(), loader.as_os_str()])?;
+        return scale::run(&loader, series, files.json.as_deref());
     }
     if args.instructions {
         let counted = instructions::run(series, &args.only, &loader)?;
-        return counted.show(json, chart(args).as_deref(), args.against.as_deref());
+        return counted.show(&files, args.against.as_deref());
     }
     let report = if in_machine {
         inside::run(series, &chosen(args, DataPath::IN_MACHINE), args.quick, &loader)?
     } else {
         let paths = chosen(args, DataPath::IN_NAMESPACES);
-        if args.loader.is_none() && paths.contains(&DataPath::OvsEbpfGre) {
+        // Before this is root, for whose files are built here.
+        if paths.contains(&DataPath::OvsEbpfGre) {
             described::build()?;
         }
-        sudo::reexec_as_root(&["--loader".as_ref(), loader.as_os_str()])?;
+        if paths.contains(&DataPath::CiliumModel) {
+            cilium::build()?;
+        }
+        sudo::reexec_as_root(&["--built".as_ref(), loader.as_os_str()])?;
         rounds::run(&paths, rounds, &loader)?
     };
-    show(&report, json, chart(args).as_deref())
+    print!("{}", table::table(&report)?);
+    files.write(&report, || Chart::of(&report))
 }
 
-/// Where to draw: results that are whole replace those of the documentation.
-fn chart(args: &BenchArgs) -> Option<PathBuf> {
-    let whole = !args.quick && args.only.is_empty();
-    let name = match args.vm {
-        _ if args.instructions => "instructions",
-        Some(_) => "virtual-machine",
-        None => "namespaces",
-    };
-    let default = || ebpf::workspace().join(format!("docs/benchmarks/{name}.svg"));
-    args.chart.clone().or_else(|| whole.then(default))
+/// Where results go, beside the table.
+struct Files {
+    json: Option<PathBuf>,
+    chart: Option<PathBuf>,
+}
+
+impl BenchArgs {
+    /// Results that are whole replace those of the documentation, both the figures and their chart.
+    fn files(&self) -> Files {
+        let whole = !self.quick && self.only.is_empty() && self.loader.is_none();
+        let name = match self.vm {
+            _ if self.scale => "scale",
+            _ if self.instructions => "instructions",
+            Some(_) => "virtual-machine",
+            None => "namespaces",
+        };
+        let default = || ebpf::workspace().join(format!("docs/benchmarks/{name}.json"));
+        let json = self.json.clone().or_else(|| whole.then(default));
+        let beside = || json.as_ref().map(|json| json.with_extension("svg"));
+        Files { chart: self.chart.clone().or_else(beside), json }
+    }
+}
+
+impl Files {
+    fn write<'a>(&self, results: &impl Serialize, chart: impl FnOnce() -> Chart<'a>) -> Result<()> {
+        if let Some(json) = &self.json {
+            write(json, results)?;
+        }
+        if let Some(file) = &self.chart {
+            chart().draw(file)?;
+            eprintln!("drawn: {}", file.display());
+        }
+        Ok(())
+    }
 }
 
 fn chosen(args: &BenchArgs, default: &[DataPath]) -> Vec<DataPath> {
     if args.only.is_empty() { default.to_vec() } else { args.only.clone() }
 }
 
-fn show(report: &Report, json: Option<&Path>, chart: Option<&Path>) -> Result<()> {
-    if let Some(json) = json {
-        write(json, report)?;
-    }
-    if let Some(chart) = chart {
-        Chart::of(report).draw(chart)?;
-    }
-    print!("{}", table::table(report)?);
-    Ok(())
-}
-
+/// Writes a file of results.
 fn write(file: &Path, results: &impl Serialize) -> Result<()> {
     fs::write(file, serde_json::to_string_pretty(results)? + "\n")
-        .with_context(|| format!("cannot write {}", file.display()))
+        .with_context(|| format!("cannot write {}", file.display()))?;
+    eprintln!("written: {}", file.display());
+    Ok(())
 }

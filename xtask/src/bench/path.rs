@@ -54,6 +54,7 @@ impl DataPath {
     ];
     /// What is measured in a virtual machine.
     pub(super) const IN_MACHINE: &[Self] = &[
+        Self::Host,
         Self::Bridge,
         Self::KernelVxlan,
         Self::CiliumModel,
@@ -80,6 +81,20 @@ impl DataPath {
                 | Self::OvsVxlanAccelerated
                 | Self::OvsGreAccelerated
         )
+    }
+}
+
+impl DataPath {
+    /// What a path with ovs-loader is compared with: first the same without it.
+    pub(super) fn rivals(self) -> &'static [Self] {
+        match self {
+            Self::HostAccelerated => &[Self::Host],
+            Self::OvsEbpfVxlan => &[Self::KernelVxlan, Self::Bridge, Self::CiliumModel, Self::Host],
+            Self::OvsEbpfGre => &[Self::KernelGretap, Self::KernelVxlan, Self::Bridge],
+            Self::OvsVxlanAccelerated => &[Self::OvsVxlan],
+            Self::OvsGreAccelerated => &[Self::OvsGre],
+            _ => &[],
+        }
     }
 }
 

@@ -39,11 +39,22 @@ pub(super) struct Figure {
     pub(super) cycles_per_unit: Option<f64>,
 }
 
+/// How much more there is of a measure on one path than on another: of each round, where both were measured
+/// one soon after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Ratio {
+    pub(super) median: f64,
+    pub(super) p25: f64,
+    pub(super) p75: f64,
+}
+
 /// What stands beside the measures.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Details {
     /// What a reader has to know.
     pub(super) notes: Vec<String>,
+    /// Of each path with ovs-loader to those that it is compared with.
+    pub(super) ratios: BTreeMap<Measure, BTreeMap<DataPath, BTreeMap<DataPath, Ratio>>>,
     /// From request to answer in µs, medians of all rounds.
     pub(super) latency_us: BTreeMap<Measure, BTreeMap<DataPath, Latency>>,
     /// TCP over one flow in Gbit/s where the uplink does not segment (TSO off) and its receiver
@@ -76,6 +87,21 @@ impl Figure {
             p75: quantile(values(), 0.75),
             instructions_per_unit: middle(per_unit().map(|unit| unit.instructions).collect()),
             cycles_per_unit: middle(per_unit().map(|unit| unit.cycles).collect()),
+        }
+    }
+}
+
+impl Ratio {
+    /// Of at least one round's samples to another path's of the same rounds.
+    pub(super) fn of(samples: &[Sample], others: &[Sample]) -> Self {
+        let ratios = || {
+            let rounds = samples.iter().zip(others);
+            rounds.map(|(sample, other)| sample.value / other.value).collect()
+        };
+        Self {
+            median: quantile(ratios(), 0.5),
+            p25: quantile(ratios(), 0.25),
+            p75: quantile(ratios(), 0.75),
         }
     }
 }
@@ -120,6 +146,13 @@ mod tests {
         assert_eq!(figure.instructions_per_unit, Some(20.0));
         assert_eq!(figure.cycles_per_unit, Some(40.0));
         assert_eq!(Latency::of(&samples()), Some(Latency { p50: 2.5, p99: 25.0 }));
+    }
+
+    #[test]
+    fn a_ratio_is_that_of_the_rounds_not_of_their_medians() {
+        let samples = |values: [f64; 3]| values.map(|value| Sample { value, ..Sample::default() });
+        let ratio = Ratio::of(&samples([10.0, 30.0, 60.0]), &samples([10.0, 10.0, 40.0]));
+        assert_eq!(ratio, Ratio { median: 1.5, p25: 1.25, p75: 2.25 });
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::{
     measure::{Measure, Sample},
     path::DataPath,
     perf::Perf,
-    report::{Details, Figure, Figures, Latency, Report},
+    report::{Details, Figure, Figures, Latency, Ratio, Report},
     testbed::Testbed,
 };
 use crate::progress::Step;
@@ -33,7 +33,7 @@ pub(super) fn run(paths: &[DataPath], rounds: usize, loader: &Path) -> Result<Re
     let all = rounds * Measure::ALL.len() * testbeds.len();
     for round in 1..=rounds {
         for measure in Measure::ALL {
-            for testbed in &testbeds {
+            for testbed in in_turn(&testbeds, round) {
                 let path = testbed.path();
                 let sample = measure
                     .run(testbed, &perf)
@@ -56,6 +56,12 @@ pub(super) fn run(paths: &[DataPath], rounds: usize, loader: &Path) -> Result<Re
         format!("{why}: no instructions and cycles; `cargo xtask bench --instructions` counts them")
     }));
     Ok(summarize(HostInfo::ask(rounds), &samples, details))
+}
+
+/// All, each round from another one on: what comes first after another measure is not always the same.
+fn in_turn<T>(all: &[T], round: usize) -> impl Iterator<Item = &T> {
+    let (before, from) = all.split_at(round % all.len());
+    from.iter().chain(before)
 }
 
 fn build(paths: &[DataPath], loader: &Path) -> Result<Vec<Testbed>> {
@@ -82,14 +88,20 @@ fn left(elapsed: Duration, done: usize, all: usize) -> String {
 
 fn summarize(
     host: HostInfo,
-    samples: &BTreeMap<(Measure, DataPath), Vec<Sample>>,
+    all: &BTreeMap<(Measure, DataPath), Vec<Sample>>,
     mut details: Details,
 ) -> Report {
     let mut measures: BTreeMap<Measure, Figures> = BTreeMap::new();
-    for ((measure, path), samples) in samples {
+    for ((measure, path), samples) in all {
         let figures = measures.entry(*measure).or_default();
         measure.unit().clone_into(&mut figures.unit);
         figures.paths.insert(*path, Figure::of(samples));
+        for rival in path.rivals() {
+            if let Some(others) = all.get(&(*measure, *rival)) {
+                let of_path = details.ratios.entry(*measure).or_default().entry(*path).or_default();
+                of_path.insert(*rival, Ratio::of(samples, others));
+            }
+        }
         if let Some(latency) = Latency::of(samples) {
             details.latency_us.entry(*measure).or_default().insert(*path, latency);
         }
@@ -100,6 +112,12 @@ fn summarize(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_round_has_all_in_another_order() {
+        let order = |round| in_turn(&[1, 2, 3], round).copied().collect::<Vec<_>>();
+        assert_eq!([order(1), order(3), order(5)], [[2, 3, 1], [1, 2, 3], [3, 1, 2]]);
+    }
 
     #[test]
     fn what_is_left_is_told_from_what_is_done() {

@@ -10,7 +10,7 @@ use comfy_table::{CellAlignment, Table, presets};
 use super::{
     measure::Measure,
     path::DataPath,
-    report::{Figure, Figures, Report},
+    report::{Figure, Figures, Ratio, Report},
 };
 
 /// All results: a table of the measures, with half of the quartiles' distance, and what explains them.
@@ -52,6 +52,10 @@ pub(super) fn table(report: &Report) -> Result<String, fmt::Error> {
     }));
     align(&mut table);
     writeln!(text, "{table}")?;
+    if !report.details.ratios.is_empty() {
+        writeln!(text, "\nratios: medians of the rounds' own (first to third quartile)")?;
+        writeln!(text, "{}\n", ratios(report))?;
+    }
     for (path, programs) in &report.details.program_ns {
         for (program, ns) in programs {
             writeln!(text, "{path}: {program} takes {ns:.0} ns")?;
@@ -64,6 +68,29 @@ pub(super) fn table(report: &Report) -> Result<String, fmt::Error> {
         writeln!(text, "note: {note}")?;
     }
     Ok(text)
+}
+
+/// A row for each measure, a column for each path with what it is compared with.
+fn ratios(report: &Report) -> Table {
+    let ratios = &report.details.ratios;
+    let pairs: BTreeSet<(DataPath, DataPath)> = (ratios.values().flatten())
+        .flat_map(|(path, rivals)| rivals.keys().map(|rival| (*path, *rival)))
+        .collect();
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    let names = pairs.iter().map(|(path, rival)| format!("{path} : {rival}"));
+    table.set_header(std::iter::once(String::new()).chain(names));
+    for (measure, of_measure) in ratios {
+        let shown = pairs.iter().map(|(path, rival)| {
+            match of_measure.get(path).and_then(|rivals| rivals.get(rival)) {
+                Some(Ratio { median, p25, p75 }) => format!("{median:.2} ({p25:.2}–{p75:.2})"),
+                None => "-".to_owned(),
+            }
+        });
+        table.add_row(std::iter::once(measure.title().to_owned()).chain(shown));
+    }
+    align(&mut table);
+    table
 }
 
 fn segmented(table: &mut Table, paths: &BTreeSet<DataPath>, figures: &Figures) {

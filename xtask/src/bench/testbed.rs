@@ -55,7 +55,7 @@ impl Testbed {
             }
         }?;
         let model = if path == DataPath::CiliumModel { cilium::join(&lab)? } else { Vec::new() };
-        daemons::wait_until_reachable(&lab);
+        daemons::wait_until_reachable(&lab)?;
         let loaders =
             if path.is_accelerated() { daemons::start(&lab, loader)? } else { Vec::new() };
         if !loaders.is_empty() {
@@ -69,7 +69,7 @@ impl Testbed {
     fn described() -> Result<Self> {
         let lab = Lab::build_unjoined(&[1, 1])?;
         let fixtures = described::join(&lab)?;
-        daemons::wait_until_reachable(&lab);
+        daemons::wait_until_reachable(&lab)?;
         let (loaders, model) = (Vec::new(), Vec::new());
         Ok(Self { path: DataPath::OvsEbpfGre, loaders, _model: model, fixtures, lab })
     }

@@ -133,7 +133,7 @@ fn show(args: &DemoArgs, binary: &Path) -> Result<()> {
     } else {
         Lab::build(args.encap.into(), &[1, 1])?
     };
-    daemons::wait_until_reachable(&lab);
+    daemons::wait_until_reachable(&lab)?;
     step.done();
 
     let rounds = if args.ovs { ROUNDS_WITH_OVS } else { ROUNDS };

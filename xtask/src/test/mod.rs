@@ -3,6 +3,7 @@
 mod binaries;
 pub mod differential;
 pub(crate) mod prog_run;
+pub(crate) mod run_costs;
 mod tally;
 mod vm;
 
@@ -24,6 +25,7 @@ use crate::{
     ebpf, progress,
     setup::{self, Purpose},
     sudo,
+    vm::Series,
 };
 
 /// Arguments of `cargo xtask test`.
@@ -70,7 +72,13 @@ pub fn run(args: &TestArgs) -> Result<()> {
             let rest = if args.vm.is_some() { "" } else { ": the core of the tests, --vm has all" };
             println!("\n== {}{rest}", Tier::Vm);
             let extent = if args.vm.is_some() { Extent::All } else { Extent::Core };
-            total.add(vm::run(kernels, extent, &binaries, args.filter.as_deref())?);
+            let filter = args.filter.as_deref();
+            total.add(vm::run(kernels, extent, &binaries, filter)?);
+            let counted = filter.is_none_or(|filter| run_costs::NAME.contains(filter));
+            if counted && kernels.series().contains(&Series::V6_12) {
+                println!("\n-- instructions of a run");
+                total.add(run_costs::check()?);
+            }
         }
         None if args.quick => println!("\n== {}: left out by --quick", Tier::Vm),
         None => println!("\n== {}: left out, add --vm to run it", Tier::Vm),

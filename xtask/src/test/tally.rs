@@ -41,6 +41,12 @@ impl Tally {
         tally
     }
 
+    /// Of one test that is no libtest program's.
+    pub(super) fn one(name: &str, passed: bool) -> Self {
+        let failures = if passed { Vec::new() } else { vec![name.to_owned()] };
+        Self { passed: passed.into(), failed: (!passed).into(), failures, ..Self::default() }
+    }
+
     pub(super) fn add(&mut self, other: Self) {
         self.passed += other.passed;
         self.failed += other.failed;

@@ -80,6 +80,7 @@ fn serve(listener: &TcpListener, done: &AtomicBool) -> Result<()> {
         if done.load(Ordering::Acquire) {
             return Ok(());
         }
+        stream.set_read_timeout(Some(patience(LIMIT))).context("the server's own connection")?;
         // A client that is gone tells its own side.
         let mut byte = [0];
         let _ = stream.read(&mut byte).and_then(|_| stream.write(&byte));

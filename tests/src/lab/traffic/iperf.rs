@@ -15,6 +15,10 @@ use crate::lab::{Namespace, patience};
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(3);
 
+/// Linux's own congestion control, whatever this machine's default is: one that paces (`bbr`) measures its own
+/// estimates of the path besides.
+const CONGESTION_CONTROL: &str = "cubic";
+
 /// A TCP measurement.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Tcp {
@@ -47,7 +51,7 @@ pub fn tcp(
     flows: u32,
     duration: Duration,
 ) -> Result<Tcp> {
-    let report = run(from, to, duration, &["-P", &flows.to_string()])?;
+    let report = run(from, to, duration, &["-P", &flows.to_string(), "-C", CONGESTION_CONTROL])?;
     let end = &report["end"];
     Ok(Tcp {
         bits_per_second: number(&end["sum_received"], "bits_per_second")?,

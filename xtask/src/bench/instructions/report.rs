@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{Counts, Line};
 use crate::bench::{
-    chart::Chart,
+    Files,
+    chart::{self, Chart},
     machine::HostInfo,
     measure::{Measure, Sample},
     path::DataPath,
     report::{Figure, Figures},
-    write,
 };
 
 /// More instructions than before by so large a share are a regression: Open vSwitch's daemons make
@@ -64,20 +64,10 @@ impl Counted {
     /// # Errors
     /// When a file can't be read or written, and where a path takes more instructions than in
     /// `against`.
-    pub(in crate::bench) fn show(
-        &self,
-        json: Option<&Path>,
-        chart: Option<&Path>,
-        against: Option<&Path>,
-    ) -> Result<()> {
+    pub(in crate::bench) fn show(&self, files: &Files, against: Option<&Path>) -> Result<()> {
         let earlier = against.map(read).transpose()?;
         print!("{}", self.table(earlier.as_ref()));
-        if let Some(json) = json {
-            write(json, self)?;
-        }
-        if let Some(chart) = chart {
-            self.chart().draw(chart)?;
-        }
+        files.write(self, || self.chart())?;
         let more = earlier.map(|earlier| self.regressions(&earlier)).unwrap_or_default();
         ensure!(more.is_empty(), "more instructions than before: {}", more.join(", "));
         Ok(())
@@ -132,17 +122,12 @@ impl Counted {
     }
 
     fn chart(&self) -> Chart<'_> {
-        let panels = self.instructions.iter();
+        let rounds = format!("medians of {} counts, {}", self.host.rounds, chart::QUARTILES);
+        let machine = format!("{}, counting its own instructions", self.host.caption());
         Chart {
-            captions: [
-                "Instructions of the whole system: shorter is better".to_owned(),
-                format!("{}, counting its own instructions", self.host.caption()),
-            ],
-            panels: panels
-                .map(|(measure, figures)| {
-                    (format!("{} [{}]", measure.title(), figures.unit), figures)
-                })
-                .collect(),
+            title: "Instructions of the whole system: shorter is better".to_owned(),
+            small_print: vec![machine, rounds],
+            panels: chart::panels(&self.instructions),
         }
     }
 }

@@ -3,7 +3,6 @@
 mod churn;
 mod daemon;
 mod memory;
-mod programs;
 mod report;
 
 use std::path::Path;
@@ -12,7 +11,7 @@ use anyhow::Result;
 
 use self::{daemon::Layout, report::Report};
 use super::{machine::HostInfo, write};
-use crate::vm::Series;
+use crate::{test::run_costs, vm::Series};
 
 /// Stations behind so many tunnels, for the programs. Each table is the one before with more in it, or
 /// spread over more tunnels.
@@ -34,14 +33,11 @@ const LAYOUTS: [Layout; 5] = [
 /// When a host can't be set up, the daemon does not start, or the virtual machine does not come up.
 pub(super) fn run(loader: &Path, series: Series, json: Option<&Path>) -> Result<()> {
     let mut report = Report::new(HostInfo::ask(1));
-    report.program_instructions = programs::in_machine(series, &PROGRAM_SIZES)?;
-    report.program_nanoseconds = programs::here(&PROGRAM_SIZES)?;
+    report.program_instructions = run_costs::in_machine(series, &PROGRAM_SIZES)?;
+    report.program_nanoseconds = run_costs::here(&PROGRAM_SIZES)?;
     for layout in LAYOUTS {
         report.daemon.push(daemon::measure(layout, loader)?);
     }
-    if let Some(json) = json {
-        write(json, &report)?;
-    }
     print!("{}", report.table());
-    Ok(())
+    json.map_or(Ok(()), |json| write(json, &report))
 }

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use comfy_table::{CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
 
-use super::{daemon::Daemon, programs::Costs};
-use crate::bench::machine::HostInfo;
+use super::daemon::Daemon;
+use crate::{bench::machine::HostInfo, test::run_costs::Costs};
 
 /// Below this the daemon's own size outweighs its stations'.
 const MANY: u32 = 100_000;
