@@ -107,6 +107,10 @@ reasons! {
     /// IPv6 options inside for a GRE tunnel over IPv6, which reads them (encapsulation limit, RFC 2473)
     InnerOptions = 42, "inner_options";
 
+    // Packets, uplink_ingress, continued.
+    /// datagrams out of VXLAN that are still to be cut (UDP_SEGMENT, GRO): nobody but the kernel's tunnel tells them so
+    UncutDatagrams = 43, "uncut_datagrams";
+
     // Packets that are discarded, uplink_xdp.
     /// discarded: tunnel traffic from an address that is no tunnel's remote (accelerate.xdp)
     UnknownRemote = 46, "unknown_remote";

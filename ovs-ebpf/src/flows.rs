@@ -15,6 +15,11 @@ use crate::{
 /// look at a table before the generation; what it then keeps for too long, it keeps no longer than this.
 const MAX_AGE: u64 = 1_000_000_000;
 
+/// Whether there is a cache: the loader's finding, a constant to the verifier. With PREEMPT_RT programs on one CPU
+/// may preempt each other, from Linux 6.18 on (PREEMPT_RT_NEEDS_BH_LOCK), and one's element be another's halfway.
+#[unsafe(no_mangle)]
+static FLOW_CACHE: u8 = 1;
+
 /// The generation that no element has.
 const FORGOTTEN: u64 = 0;
 
@@ -47,7 +52,9 @@ pub struct Miss {
 #[inline(always)]
 pub fn find(key: &FlowKey, control: &Control, now: &Now) -> Found {
     let words = words(key);
-    let element = FLOWS.get_ptr_mut(slot(&words));
+    // SAFETY: a static of the program's; volatile, for the loader sets it.
+    let is_on = unsafe { (&raw const FLOW_CACHE).read_volatile() } != 0;
+    let element = if is_on { FLOWS.get_ptr_mut(slot(&words)) } else { None };
     if let Some(flow) = element {
         // SAFETY: this CPU's own element, and programs are not preempted by each other on it.
         let flow = unsafe { &*flow };

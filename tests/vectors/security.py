@@ -81,6 +81,10 @@ def without_length(data, at):
     """A frame whose option at this place says that it has no length."""
     return data[: at + 1] + b"\0" + data[at + 2 :]
 
+def without_payload(data):
+    """An IPv6 packet whose payload length is 0."""
+    return data[:18] + b"\0\0" + data[20:]
+
 def rows():
     # Frames.
     yield "ipv4", "from its own address", frame(IP(src=IP4, dst=PEER4) / ICMP()), None
@@ -205,6 +209,9 @@ def rows():
     ), SPOOFED_IP
     yield "na_fragment", "answers in a fragment", nd(
         ICMPv6ND_NA(tgt=IP6), IP6, TLLA(lladdr=MAC), headers=[IPv6ExtHdrFragment(nh=58)]
+    ), HIDDEN
+    yield "na_no_payload", "answers with another MAC, in a packet that says it has no payload", without_payload(
+        nd(ICMPv6ND_NA(tgt=IP6), IP6, TLLA(lladdr=OTHER), headers=[options(IPv6ExtHdrHopByHop)])
     ), HIDDEN
     yield "na_cut", "an answer cut within its target", nd(ICMPv6ND_NA(tgt=IP6), IP6)[:70], HIDDEN
     yield "rs", "asks for routers", nd(ICMPv6ND_RS(), LINK_LOCAL, SLLA(lladdr=MAC), to="ff02::2"), None

@@ -205,8 +205,9 @@ fn discovery(
         Kind::Redirect => 40,
         Kind::Listener | Kind::Other => return Ok(()),
     };
-    // Receivers must not read it (RFC 6980 §5). Not all may know.
-    if !whole {
+    // Receivers must not read it (RFC 6980 §5). Not all may know. Nor is it larger than its packet says, be it
+    // that this says 0 and a receiver takes what there is (`ipv6_rcv_core`).
+    if !whole || at + options > end {
         return Err(HIDDEN);
     }
     if kind == Kind::NeighbourAdvertisement || (kind == Kind::NeighbourSolicitation && nobody) {

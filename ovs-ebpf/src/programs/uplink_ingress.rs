@@ -1,7 +1,7 @@
 //! Remote to container: TC ingress of an uplink.
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
-use network_types::eth::EthHdr;
+use network_types::{eth::EthHdr, ip::IpProto};
 use ovs_ebpf_common::{
     Reason,
     abi::{Control, Program, TunnelKind},
@@ -80,8 +80,15 @@ fn receive(packet: &Packet, kind: TunnelKind, control: &Control, now: &Now) -> V
     if station.is_behind_tunnel() {
         return Err(Reason::DestinationIsTunnel);
     }
-    if station.may_segment_in_hardware() && packet.gso_size() != 0 {
-        return Err(Reason::HardwareGso);
+    if packet.gso_size() != 0 {
+        if station.may_segment_in_hardware() {
+            return Err(Reason::HardwareGso);
+        }
+        // `bpf_skb_adjust_room` leaves the mark of the tunnel on it. The receiving socket cuts datagrams itself
+        // (`udp_rcv_segment`), looks for the tunnel's headers by that mark (`udp4_ufo_fragment`), and loses them all.
+        if kind.is_vxlan() && frame.transport != IpProto::Tcp as u8 {
+            return Err(Reason::UncutDatagrams);
+        }
     }
     let tos = ecn::decapsulate(outer.tos, frame.tos).ok_or(Reason::EcnMark)?;
     fdb::fits(packet, frame_len - EthHdr::LEN as u32, &station)?;

@@ -18,6 +18,7 @@ use record::Record;
 
 pub(super) mod fdb;
 pub(crate) mod links;
+mod offloads;
 mod record;
 #[cfg(test)]
 mod tests;

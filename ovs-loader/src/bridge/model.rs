@@ -243,8 +243,8 @@ pub enum Ttl {
     Inherit,
     /// The tunnel's options. Never 0.
     Fixed(u8),
-    /// The route to the remote, over IPv6 (`ip6_dst_hoplimit`).
-    Route,
+    /// The route to the remote, or else this (`ip4_dst_hoplimit`, `ip6_dst_hoplimit`).
+    Route(u8),
 }
 
 /// Where an outer IPv6 flow label comes from.
@@ -298,6 +298,8 @@ pub struct Tunnel {
     pub ageing: Option<Duration>,
     /// Options that the fast path does not reproduce, each with its reason.
     pub unsupported: Vec<Why>,
+    /// What stands against remotes over IPv6, where nothing but the remote says that it is IPv6.
+    pub over_ipv6: Option<Why>,
     /// VXLAN: the remotes of single stations, each list by VNI. Without [`Mac::ZERO`], which is
     /// `remotes`.
     pub fdb: ByStation<Remote>,

@@ -8,6 +8,11 @@ use super::{Error, OBJECT, classifier, verified};
 /// The program that tries.
 const PROGRAM: &str = "decap_probe";
 
+/// Whether the kernel is one with PREEMPT_RT, which says so.
+pub(super) fn is_preempt_rt() -> bool {
+    std::fs::read_to_string("/sys/kernel/realtime").is_ok_and(|text| text.trim() == "1")
+}
+
 /// Whether `bpf_skb_adjust_room` takes `BPF_F_ADJ_ROOM_DECAP_L3_IPV6`: Linux 6.3 does.
 ///
 /// # Errors

@@ -121,9 +121,11 @@ pub(super) fn port(facts: &Facts<'_>, port: &Port) -> Vec<Why> {
         && let Some(tc) = facts.rules.tc.get(&ifindex)
     {
         // What is decapsulated here never gets to this device.
-        if let Some(id) = tc.ingress_tcx.first() {
-            why.push(Why::new(Reason::IngressFilter, format!("TCX program {id}")));
-        }
+        let tcx = tc.ingress_tcx.first().map(|id| format!("TCX program {id}"));
+        let filters = tc.ingress_classic.clone().into_iter().chain(tcx);
+        let known: Vec<_> = why.iter().map(|why| why.detail.clone()).collect();
+        let filters = filters.filter(|filter| !known.contains(filter));
+        why.extend(filters.map(|filter| Why::new(Reason::IngressFilter, filter)));
         // Nor does what is encapsulated here. Other ports' queueing disciplines are passed.
         if !facts.settings.bypass_egress_filters
             && let Some(qdisc) = &tc.qdisc

@@ -153,6 +153,8 @@ fn refusal(tunnel: &Tunnel, remote: IpAddr, options: &str) -> Option<Why> {
         Some(Why::new(Reason::RemoteOptions, options))
     } else if is_group(remote) {
         Some(Why::new(Reason::TunnelGroup, remote.to_string()))
+    } else if let Some(why) = tunnel.over_ipv6.as_ref().filter(|_| remote.is_ipv6()) {
+        Some(why.clone())
     } else {
         let other = tunnel.local.filter(|local| local.is_ipv6() != remote.is_ipv6())?;
         let words = format!("from {other} to {remote}: addresses of two families");
@@ -216,7 +218,7 @@ fn tunnel_value(
         tos: tunnel.tos.unwrap_or(0) & !ecn::MASK,
         ttl: match tunnel.ttl {
             Ttl::Fixed(ttl) => ttl,
-            Ttl::Route => of_route.unwrap_or(0),
+            Ttl::Route(ttl) => of_route.unwrap_or(ttl),
             Ttl::Inherit => tunnel.ttl_behind_tag.map_or(0, |ttl| of_route.unwrap_or(ttl)),
         },
         source_port_min: tunnel.source_ports.0,

@@ -3,7 +3,8 @@
 //!
 //! The kernel answers every question itself, policy routing and multipath included: nothing of its
 //! tables is copied. What it announces on its routing groups only says which answers to ask for
-//! again. Learned path MTUs and ICMP redirects are not announced; [`Underlay::resync`] finds them.
+//! again. Learned path MTUs and ICMP redirects are not announced: for them some targets are asked again every
+//! second, in turn, and all by [`Underlay::resync`].
 //!
 //! Next hops are made *managed* neighbours (`NTF_EXT_MANAGED`, kernel ≥ 5.16), which the kernel
 //! keeps resolved without traffic. Each carries [`NEIGHBOUR_PROTOCOL`], so that what a killed daemon
@@ -22,8 +23,11 @@ mod uplink;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
+use std::ops::Bound;
+use std::time::Duration;
 
 use ovs_ebpf_common::Reason;
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use self::kernel::{Kernel, Link};
 pub use self::model::{KnownRoute, Path, Resolution, Target, Unresolved};
@@ -34,6 +38,11 @@ pub use self::receivers::{Receiver, Receivers};
 use self::rules::UnprovableRule;
 pub use self::uplink::{Uplink, uplink};
 use crate::bridge::model::{IfIndex, Why};
+
+/// How often the next targets are asked again, and how many: a path MTU is learned of within a second by hosts
+/// with no more remotes than that, and a thousand cost no more.
+const TURN: Duration = Duration::from_secs(1);
+const IN_TURN: usize = 32;
 
 /// Why the underlay can't be followed.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +87,9 @@ pub struct Underlay {
     stale: Stale,
     /// A resolution differs from what the last [`Self::changed`] or [`Self::set_targets`] left.
     changed: bool,
+    /// When the next targets have their turn to be asked again, and behind which one they are.
+    clock: Interval,
+    turn: Option<Target>,
     managed: BTreeSet<NextHop>,
     /// The kernel took the managed flag when it was last given, or was never given it.
     manages: bool,
@@ -107,6 +119,13 @@ struct Round {
     neighbours: HashMap<NextHop, Result<Option<Neighbour>, String>>,
 }
 
+/// Ticks when it is the next targets' turn.
+fn clock() -> Interval {
+    let mut clock = interval(TURN);
+    clock.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    clock
+}
+
 impl Underlay {
     /// Subscribes to the calling thread's network namespace and adopts the managed neighbours that a
     /// killed predecessor left; the first [`Self::set_targets`] gives back those without a target.
@@ -128,6 +147,8 @@ impl Underlay {
             targets: BTreeMap::new(),
             stale: Stale::default(),
             changed: false,
+            clock: clock(),
+            turn: None,
             managed,
             manages: true,
             read_only: false,
@@ -193,9 +214,21 @@ impl Underlay {
             if std::mem::take(&mut self.changed) {
                 return Ok(());
             }
-            let events = self.monitor.next().await.map_err(Error::Monitor)?;
-            self.note(events);
+            tokio::select! {
+                events = self.monitor.next() => self.note(events.map_err(Error::Monitor)?),
+                _ = self.clock.tick() => self.note_next_in_turn(),
+            }
         }
+    }
+
+    /// Marks the next targets to be asked again, for what the kernel does not announce.
+    fn note_next_in_turn(&mut self) {
+        let behind = self.turn.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let next = self.targets.range((behind, Bound::Unbounded)).map(|(target, _)| *target);
+        let next: Vec<Target> = next.take(IN_TURN).collect();
+        // After the last one it is the first one's turn.
+        self.turn = next.get(IN_TURN - 1).copied();
+        self.stale.targets.extend(next);
     }
 
     /// Asks for everything again, for what the kernel does not announce. A difference is reported by

@@ -68,6 +68,7 @@ fn vxlan_options_are_read_as_set() {
                 device: None,
                 ageing: Some(Duration::from_secs(77)),
                 unsupported: vec![],
+                over_ipv6: None,
                 fdb: ByStation::default(),
             }
         );
@@ -82,7 +83,7 @@ fn vxlan_defaults_are_the_namespaces() {
         vxlan(host, "id 42 dstport 4789");
         let bridges = open().await;
         let found = tunnel(bridges.bridges(), "vxlan42").expect("the tunnel");
-        assert_eq!((found.local, found.ttl), (None, Ttl::Fixed(61)));
+        assert_eq!((found.local, found.ttl), (None, Ttl::Route(61)));
         assert_eq!((found.tos, found.df), (Some(0), false));
         assert_eq!(found.source_ports, (20000, 30001));
         assert_eq!(found.ageing, Some(Duration::from_secs(300)));
@@ -154,7 +155,17 @@ fn an_ipv6_underlay_has_to_do_without_udp_checksums() {
                    udp6zerocsumtx udp6zerocsumrx";
     read(options, |tunnel| {
         assert_eq!(reasons(tunnel), []);
-        assert_eq!((tunnel.ttl, tunnel.flow_label), (Ttl::Route, FlowLabel::Fixed(0xf_edcb)));
+        assert_eq!((tunnel.ttl, tunnel.flow_label), (Ttl::Route(64), FlowLabel::Fixed(0xf_edcb)));
+    });
+    // With `-6` and without an address; the kernel does not tell that from IPv4.
+    on_host(async |host| {
+        host.ip("link add br0 type bridge");
+        host.ip("-6 link add vxlan42 master br0 type vxlan id 42 dstport 4789");
+        let bridges = open().await;
+        let found = tunnel(bridges.bridges(), "vxlan42").expect("the tunnel");
+        assert_eq!(reasons(found), []);
+        let why = found.over_ipv6.as_ref().expect("its checksums");
+        assert_eq!(why.reason, Reason::TunnelUdpChecksum);
     });
 }
 

@@ -13,6 +13,14 @@ use super::outer::{self, decapsulated_ecn};
 use super::read::{self, ETHERNET, Overlay};
 use super::{Forwarded, Model, Received};
 
+/// How a frame came out of a tunnel.
+struct By {
+    vxlan: bool,
+    /// Of the outer header.
+    ecn: u8,
+    tag: Option<[u8; 4]>,
+}
+
 impl Model {
     /// From a bridge port: to another port as it is, or into a tunnel.
     pub(super) fn port_ingress(
@@ -87,7 +95,8 @@ impl Model {
             next_event: tunnel.next_event,
         };
         origin.enter(tag)?;
-        let outcome = self.deliver(now, packet, &untagged, (outer.ecn, tag), &origin);
+        let by = By { vxlan: kind.is_vxlan(), ecn: outer.ecn, tag };
+        let outcome = self.deliver(now, packet, &untagged, &by, &origin);
         if let Err(reason) = &outcome
             && let Some(event) = self.event(now, &origin, inner, *reason)
         {
@@ -104,14 +113,14 @@ impl Model {
         Ok(Forwarded::exactly(delivered, tag))
     }
 
-    /// What is delivered of the frame that came in a packet from a tunnel, and with which tag. It came
-    /// with `tag`, which `inner` is without.
+    /// What is delivered of the frame that came in a packet from a tunnel, and with which tag. `inner` is
+    /// without the one that it came with.
     fn deliver(
         &mut self,
         now: u64,
         packet: &Received<'_>,
         inner: &[u8],
-        (outer_ecn, tag): (u8, Option<[u8; 4]>),
+        by: &By,
         origin: &Origin,
     ) -> Result<(Vec<u8>, Option<[u8; 4]>), Reason> {
         let overlay = read::overlay(inner)?;
@@ -122,12 +131,15 @@ impl Model {
         if packet.gso.is_some() && station.flags & FdbFlags::HARDWARE != 0 {
             return Err(Reason::HardwareGso);
         }
-        let ecn = decapsulated_ecn(outer_ecn, overlay.tos % 4).ok_or(Reason::EcnMark)?;
+        if packet.gso.is_some() && by.vxlan && overlay.protocol != 6 {
+            return Err(Reason::UncutDatagrams);
+        }
+        let ecn = decapsulated_ecn(by.ecn, overlay.tos % 4).ok_or(Reason::EcnMark)?;
         fits(&station, packet, inner.len())?;
         if packet.gso.is_some_and(|gso| !gso.tunnelable) {
             return Err(Reason::DecapRefused);
         }
-        let tag = origin.tag_to(&station, tag);
+        let tag = origin.tag_to(&station, by.tag);
         if ecn == overlay.tos % 4 {
             return Ok((inner.to_vec(), tag));
         }

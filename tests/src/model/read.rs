@@ -16,6 +16,8 @@ pub(super) struct Overlay {
     pub(super) tos: u8,
     /// TTL or hop limit.
     pub(super) ttl: u8,
+    /// What is next to the IP header.
+    pub(super) protocol: u8,
     /// IPv6, with a header behind it that may hold a tunnel encapsulation limit.
     pub(super) ipv6_options: bool,
     /// The transport header's length in a segment of a GSO packet, with everything before it;
@@ -66,6 +68,7 @@ pub(super) fn overlay(frame: &[u8]) -> Result<Overlay, Reason> {
         source: source(frame),
         tos,
         ttl,
+        protocol,
         // Hop-by-hop options, routing, authentication, destination options.
         ipv6_options: frame[12] == 0x86 && [0, 43, 51, 60].contains(&protocol),
         headers_of_segments,

@@ -182,7 +182,8 @@ fn discovery(frame: &[u8], at: usize, kind: u8, nobody: bool, fragment: bool) ->
         137 => 40,
         _ => return vec![],
     };
-    if fragment {
+    let end = PAYLOAD + usize::from(read::word(frame, IP + 4));
+    if fragment || end < at + fixed {
         return vec![Claim::Hidden];
     }
     let mut claims = vec![];
@@ -192,7 +193,6 @@ fn discovery(frame: &[u8], at: usize, kind: u8, nobody: bool, fragment: bool) ->
         }
         claims.push(Claim::Ipv6(read::some(frame, at + 8)));
     }
-    let end = PAYLOAD + usize::from(read::word(frame, IP + 4));
     let mut at = at + fixed;
     for _ in 0..16 {
         if at >= end {

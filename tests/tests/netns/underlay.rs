@@ -1,6 +1,6 @@
 //! Underlays of other sizes, with routers, and changing under traffic.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, time::Duration};
 
 use anyhow::Result;
 use ovs_ebpf_tests::lab::{
@@ -10,6 +10,7 @@ use ovs_ebpf_tests::lab::{
 };
 
 use crate::accelerated::{Accelerated, Ends, INTERVAL, LIMIT, count, share};
+use crate::support::shell;
 
 /// Sets the MTU of the uplinks, of the tunnel ports and of the containers and their ports.
 fn resize(lab: &Lab, underlay: u32, tunnel: u32, container: u32) -> Result<()> {
@@ -152,6 +153,29 @@ fn a_gateway_is_the_next_hop() -> Result<()> {
             assert!(carried.tx_bytes > 20_000_000, "host {host}: {carried:?}");
         }
     }
+    Ok(())
+}
+
+/// Nothing announces it.
+#[test]
+fn a_path_mtu_that_a_router_tells_is_taken_up_soon() -> Result<()> {
+    let lab = with_routers()?;
+    route(&lab, 0, 1, 2)?;
+    let (own, remote) = (lab.host(0).underlay(), lab.host(1).underlay());
+    let anew = "type vxlan id 42 dstport 4789 df set";
+    lab.host(0).ip(&format!(
+        "link del vxlan0\nlink add vxlan0 master br-ex up {anew} local {own} remote {remote}\n"
+    ))?;
+    lab.host(2).ip(&format!("route replace {remote}/32 dev u0 mtu lock 1400\n"))?;
+    let pair = Accelerated::start(lab, Ends::First)?;
+    let mtu = || {
+        let tunnels = pair.loaders[0].tunnels().ok()?;
+        tunnels["tunnels"].as_array()?.iter().find_map(|tunnel| tunnel["mtu"].as_u64())
+    };
+    assert_eq!(mtu(), Some(1450));
+    let ping = format!("ping -n -c 1 -W 1 -M do -s 1400 {remote} || true");
+    shell(pair.lab.host(0), &ping);
+    wait_until(Duration::from_secs(4), "the router's MTU", || (mtu() == Some(1350)).then_some(()));
     Ok(())
 }
 

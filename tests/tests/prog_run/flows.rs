@@ -27,8 +27,11 @@ fn stay_on_one_cpu() {
 /// on; and a frame of that flow.
 fn host() -> (Host, Vec<u8>) {
     stay_on_one_cpu();
+    with_flow(Host::new())
+}
+
+fn with_flow(mut host: Host) -> (Host, Vec<u8>) {
     let frame = vectors::encap().swap_remove(0).inner;
-    let mut host = Host::new();
     host.set_station(SENDER, at_port(PORT));
     host.set_station(RECEIVER, at_port(OTHER_PORT));
     assert_eq!(host.run(PROGRAM, PORT, &frame), Verdict::Forwarded(frame.clone()));
@@ -46,6 +49,13 @@ fn a_flow_is_not_looked_up_again_until_the_fdb_says_that_it_changed() {
     host.fdb.remove(&key(RECEIVER)).expect("it is there");
     assert_eq!(host.run(PROGRAM, PORT, &frame), Verdict::Forwarded(frame.clone()));
     host.forget_flows();
+    assert_eq!(host.run(PROGRAM, PORT, &frame), Verdict::Left(Reason::DestinationUnknown));
+}
+
+#[test]
+fn where_programs_may_preempt_each_other_each_packet_is_looked_up() {
+    let (mut host, frame) = with_flow(Host::without_flow_cache());
+    host.fdb.remove(&key(RECEIVER)).expect("it is there");
     assert_eq!(host.run(PROGRAM, PORT, &frame), Verdict::Left(Reason::DestinationUnknown));
 }
 

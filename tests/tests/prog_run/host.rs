@@ -102,22 +102,27 @@ pub(crate) struct Host {
 impl Host {
     /// A host with a running lease, one bridge port and an uplink; no stations and no tunnel.
     pub(crate) fn new() -> Self {
-        Self::load(datapath::decap_l3().expect("the kernel can be asked"), FDB_CAPACITY as u32)
+        Self::with_fdb_capacity(FDB_CAPACITY as u32)
     }
 
     /// [`Self::new`] with room for so many stations.
     pub(crate) fn with_fdb_capacity(capacity: u32) -> Self {
-        Self::load(datapath::decap_l3().expect("the kernel can be asked"), capacity)
+        Self::load(datapath::decap_l3().expect("the kernel can be asked"), true, capacity)
+    }
+
+    /// [`Self::new`] on a kernel where programs preempt each other.
+    pub(crate) fn without_flow_cache() -> Self {
+        Self::load(true, false, FDB_CAPACITY as u32)
     }
 
     /// [`Self::new`] on a kernel that must not be asked for `BPF_F_ADJ_ROOM_DECAP_L3_IPV6`, as any can
     /// be treated.
     pub(crate) fn on_old_kernel() -> Self {
-        Self::load(false, FDB_CAPACITY as u32)
+        Self::load(false, true, FDB_CAPACITY as u32)
     }
 
     /// [`Self::new`], with what the loader tells the programs of the kernel.
-    fn load(decap_l3: bool, fdb_capacity: u32) -> Self {
+    fn load(decap_l3: bool, flow_cache: bool, fdb_capacity: u32) -> Self {
         unshare(CloneFlags::CLONE_NEWNET).expect("a network namespace: run as root");
         // No frames but the tests' own: a device that comes up would look for its neighbours.
         std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").expect("disable_ipv6");
@@ -132,6 +137,7 @@ impl Host {
         }
         let mut ebpf = EbpfLoader::new()
             .override_global("DECAP_L3", &u8::from(decap_l3), true)
+            .override_global("FLOW_CACHE", &u8::from(flow_cache), true)
             .map_max_entries("fdb", fdb_capacity)
             .load(object())
             .expect("the BPF object loads");

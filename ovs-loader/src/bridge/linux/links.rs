@@ -13,7 +13,7 @@ use netlink_packet_route::link::{
 };
 
 use super::tunnel::{self, Defaults};
-use super::{vlan, vnifilter};
+use super::{offloads, vlan, vnifilter};
 use crate::bridge::model::{
     Bridge, BridgeKind, Bridges, Device, IfIndex, Mac, Port, StpState, VethPeer, Why,
 };
@@ -43,6 +43,8 @@ pub(in crate::bridge) struct Member {
     pub(in crate::bridge) port: Port,
     /// It is in a datapath of the kernel's; `None` where the kernel has no such datapath at all.
     pub(in crate::bridge) in_datapath: Option<bool>,
+    /// Of a tunnel's device: what it does to frames that the fast path would do without.
+    pub(in crate::bridge) around: Vec<Why>,
 }
 
 /// The links of the calling thread's network namespace that have one of these names.
@@ -53,10 +55,7 @@ pub(in crate::bridge) async fn dump_members(
     let messages = dump_links(&mut requests).await?;
     let defaults = Defaults::read();
     let links: Vec<_> = messages.iter().map(Link::new).collect();
-    let is_datapath = |link: &&Link<'_>| {
-        link.name == "ovs-system"
-            && matches!(link.kind, Some(InfoKind::Other(kind)) if kind == "openvswitch")
-    };
+    let is_datapath = |link: &&Link<'_>| link.name == "ovs-system" && link.is_open_vswitch();
     let datapath = links.iter().find(is_datapath).map(Link::index);
     let below = below_vlan_devices(&links);
     let mut members: BTreeMap<_, _> = links
@@ -66,7 +65,11 @@ pub(in crate::bridge) async fn dump_members(
             let in_datapath = datapath.map(|datapath| link.controller == Some(datapath));
             let under_vlan_devices = below.contains(&link.index());
             let port = Port { under_vlan_devices, ..port(link, defaults) };
-            (link.name.to_owned(), Member { port, in_datapath })
+            let around = match &port.device {
+                Device::Tunnel(_) => offloads::around(link.name, link.xdp).collect(),
+                _ => Vec::new(),
+            };
+            (link.name.to_owned(), Member { port, in_datapath, around })
         })
         .collect();
     let ports = members.values_mut().map(|member| &mut member.port);
@@ -191,6 +194,11 @@ impl<'a> Link<'a> {
     /// Administratively up.
     pub(crate) fn is_up(&self) -> bool {
         self.has(LinkFlags::Up)
+    }
+
+    /// A device of Open vSwitch's own, as its bridges have one.
+    pub(crate) fn is_open_vswitch(&self) -> bool {
+        matches!(self.kind, Some(InfoKind::Other(kind)) if kind == "openvswitch")
     }
 
     pub(crate) fn is_bridge(&self) -> bool {
@@ -372,6 +380,7 @@ fn device(link: &Link<'_>, defaults: Defaults) -> Device {
     if let Some(id) = link.namespace {
         tunnel.unsupported.push(Why::new(Reason::TunnelOption, format!("link-netnsid {id}")));
     }
+    tunnel.unsupported.extend(offloads::around(link.name, link.xdp));
     Device::Tunnel(Box::new(tunnel))
 }
 

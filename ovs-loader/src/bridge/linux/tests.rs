@@ -251,8 +251,13 @@ fn a_vxlan_device_over_ipv6_must_do_without_udp_checksums_both_ways() {
     }
     let info = [local, InfoVxlan::UDPZeroCsumTX(true), InfoVxlan::UDPZeroCsumRX(true)];
     let found = tunnel::vxlan(&info, DEFAULTS);
-    assert_eq!((found.ttl, found.flow_label), (Ttl::Route, FlowLabel::Fixed(0)));
+    assert_eq!((found.ttl, found.flow_label), (Ttl::Route(64), FlowLabel::Fixed(0)));
     assert_eq!(found.unsupported, []);
+    // `ip -6 link add … type vxlan` with a flood list alone: the kernel does not say that it is IPv6's.
+    let either = [InfoVxlan::UDPZeroCsumTX(true), InfoVxlan::UDPZeroCsumRX(false)];
+    let found = tunnel::vxlan(&either, DEFAULTS);
+    assert_eq!(found.unsupported, []);
+    assert_eq!(found.over_ipv6.map(|why| why.reason), Some(Reason::TunnelUdpChecksum));
     let labelled = [InfoVxlan::Label(0x12345), InfoVxlan::LabelPolicy(1)];
     let found = tunnel::vxlan(&labelled, DEFAULTS);
     assert_eq!(found.flow_label, FlowLabel::Fixed(0x12345));

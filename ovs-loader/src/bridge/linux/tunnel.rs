@@ -80,6 +80,7 @@ fn bare(encap: Encap) -> Tunnel {
         device: None,
         ageing: None,
         unsupported: Vec::new(),
+        over_ipv6: None,
         fdb: ByStation::default(),
     }
 }
@@ -152,11 +153,9 @@ pub(super) fn vxlan(info: &[InfoVxlan], defaults: Defaults) -> Tunnel {
         unsupported.extend(id.map(|id| option(format!("id {id}"))));
         (tunnel.key_in, tunnel.key_out) = (None, None);
     }
-    let is_ipv6 = tunnel.local.or(remote).is_some_and(|address| address.is_ipv6());
     tunnel.ttl = match ttl {
         _ if ttl_inherit => Ttl::Inherit,
-        0 if is_ipv6 => Ttl::Route,
-        0 => Ttl::Fixed(defaults.ttl),
+        0 => Ttl::Route(defaults.ttl),
         ttl => Ttl::Fixed(ttl),
     };
     // udp_flow_src_port takes the namespace's range where the device's is empty.
@@ -166,8 +165,11 @@ pub(super) fn vxlan(info: &[InfoVxlan], defaults: Defaults) -> Tunnel {
     if let Some(group) = remote.filter(IpAddr::is_multicast) {
         unsupported.push(Why::new(Reason::TunnelGroup, group.to_string()));
     }
-    if is_ipv6 {
-        unsupported.extend(udp_checksum(zero_checksums));
+    match tunnel.local.or(remote) {
+        Some(IpAddr::V6(_)) => unsupported.extend(udp_checksum(zero_checksums)),
+        Some(IpAddr::V4(_)) => {}
+        // `vxlan_fill_info` leaves out an address that is any, and with it whether that is one of IPv6.
+        None => tunnel.over_ipv6 = udp_checksum(zero_checksums),
     }
     tunnel.unsupported = unsupported;
     tunnel

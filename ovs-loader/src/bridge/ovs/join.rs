@@ -233,10 +233,10 @@ fn port(
         (Some(kind), ..) => {
             let mut tunnel = tunnel::read(kind, interface.pairs("options"), known.defaults);
             let device = kind.device(tunnel.dst_port);
-            tunnel.device = known
-                .members
-                .get(&device)
-                .map(|member| TunnelDevice { ifindex: member.port.ifindex, name: device });
+            if let Some(member) = known.members.get(&device) {
+                tunnel.unsupported.extend(member.around.iter().cloned());
+                tunnel.device = Some(TunnelDevice { ifindex: member.port.ifindex, name: device });
+            }
             bare(numbers.of(uuid), true, Device::Tunnel(Box::new(tunnel)))
         }
         (None, "" | "system", Some(member)) => {

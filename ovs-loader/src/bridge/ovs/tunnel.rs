@@ -85,6 +85,7 @@ pub(super) fn read<'a>(
         device: None,
         ageing: None,
         unsupported: Vec::new(),
+        over_ipv6: None,
         fdb: ByStation::default(),
     };
     let mut keys: Vec<_> = options.iter().collect();

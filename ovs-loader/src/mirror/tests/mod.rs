@@ -101,6 +101,7 @@ fn vxlan(vni: u32, remotes: &[IpAddr]) -> Tunnel {
         device: None,
         ageing: Some(Duration::from_secs(300)),
         unsupported: Vec::new(),
+        over_ipv6: None,
         fdb: ByStation::default(),
     }
 }

@@ -183,6 +183,14 @@ fn cases() -> Vec<Case> {
         (TunnelOption, vec!["far"], |h| {
             h.tunnel().remotes = vec![plain(Ipv6Addr::LOCALHOST.into())];
         }),
+        // Nothing but the remote says that it is IPv6.
+        (TunnelUdpChecksum, vec!["far"], |h| {
+            let tunnel = h.tunnel();
+            tunnel.local = None;
+            tunnel.over_ipv6 = Some(Why::from(TunnelUdpChecksum));
+            tunnel.remotes = vec![plain(Ipv6Addr::LOCALHOST.into())];
+            h.resolve_all();
+        }),
         (NoRemote, vec!["far"], |h| h.tunnel().remotes.clear()),
         (NoRoute, way.clone(), |h| unresolved(h, NoRoute)),
         (NoRoute, way.clone(), |h| h.resolutions.retain(|target, _| target.remote != REMOTE)),
@@ -288,6 +296,11 @@ fn classic_filters_run_before_our_own_but_for_those_beside_them() {
         tc(&mut host, device, |tc| tc.ingress_classic = Some("filter u32 pref 7".to_owned()));
     }
     assert_eq!(standing(&host), BTreeMap::new());
+    // But on a tunnel's device there are none of ours: nothing that is decapsulated gets there.
+    tc(&mut host, VXLAN, |tc| tc.ingress_classic = Some("filter u32 pref 7".to_owned()));
+    let of_tunnel: Vec<_> = standing(&host).into_values().flatten().collect();
+    assert!(!of_tunnel.is_empty() && of_tunnel.iter().all(|reason| *reason == IngressFilter));
+    host.rules.tc.remove(&VXLAN);
     tc(&mut host, VETH, |tc| tc.ingress_classic_last = Some("filter bpf pref 65535".to_owned()));
     let expected = ["veth-a", "near"].map(|thing| (thing, vec![IngressFilter]));
     assert_eq!(standing(&host), expected.into());

@@ -305,7 +305,7 @@ fn a_tunnel_over_ipv6_has_its_own_options_and_headers() {
         let mut host = Host::new();
         let tunnel = host.tunnel();
         *tunnel = vxlan(42, &[remote]);
-        (tunnel.local, tunnel.ttl) = (Some(local), Ttl::Route);
+        (tunnel.local, tunnel.ttl) = (Some(local), Ttl::Route(64));
         change(tunnel);
         host.resolve_all();
         let entry = entry_of(&host, remote).unwrap();

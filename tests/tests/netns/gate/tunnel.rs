@@ -32,6 +32,16 @@ fn an_external_tunnel_stops_the_bypass() -> Result<()> {
 }
 
 #[test]
+fn offloads_that_are_off_stop_the_bypass() -> Result<()> {
+    Gate::open()?.stops(
+        (At::Tunnel("vxlan0"), "tunnel_option"),
+        ("ethtool -K vxlan0 tx off", "ethtool -K vxlan0 tx on"),
+        Packets::Arrive,
+        Still::Both,
+    )
+}
+
+#[test]
 fn group_policy_stops_the_bypass() -> Result<()> {
     option_stops(&format!("{PLAIN} gbp"), "tunnel_gbp", Packets::ArriveInBetween)
 }

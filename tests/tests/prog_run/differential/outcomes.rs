@@ -59,6 +59,7 @@ const REASONS: [(Program, &[Reason]); 4] = [
             Reason::EcnMark,
             Reason::DecapRefused,
             Reason::HardwareGso,
+            Reason::UncutDatagrams,
         ],
     ),
     (Program::UplinkXdp, &[Reason::UnknownRemote, Reason::WrongKey, Reason::Malformed]),

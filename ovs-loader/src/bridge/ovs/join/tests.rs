@@ -39,6 +39,7 @@ impl Rows {
                 device: Device::Ethernet,
             },
             in_datapath: Some(true),
+            around: Vec::new(),
         };
         let members = [(BRIDGE, "br-ex"), (DEVICE, "p")]
             .map(|(ifindex, name)| (name.to_owned(), member(ifindex, name)));
