@@ -62,6 +62,7 @@ pub async fn execute(cli: Cli) -> Result<()> {
             output::report(json, &plugin::list::list(&cli.state_dir)?, tables::networks)
         }
         Command::Down => {
+            preflight::only_pins(&cli.bpffs)?;
             let done = daemon::down(&cli.socket, &cli.bpffs).await?;
             output::print(if done {
                 "detached: traffic goes through the bridges\n"

@@ -33,7 +33,8 @@ pub enum Error {
     Permission(String),
     /// The daemon takes too long.
     #[error(
-        "the daemon at {path} did not answer within {} s: see its log, or restart it", timeout.as_secs()
+        "the daemon at {path} did not answer within {} s: it may be at work, and do what it was asked later; \
+         see its log", timeout.as_secs()
     )]
     Hung {
         /// The socket.

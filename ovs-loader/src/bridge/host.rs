@@ -34,6 +34,12 @@ impl HostBridges {
         AllBridges::new(self.linux.bridges(), self.ovs.bridges())
     }
 
+    /// Whether every Open vSwitch that is followed has told of its bridges.
+    #[must_use]
+    pub fn are_heard(&self) -> bool {
+        self.ovs.are_heard()
+    }
+
     /// Waits for the next changes. May be dropped at any time, as those of the backends.
     ///
     /// # Errors

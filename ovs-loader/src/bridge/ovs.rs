@@ -69,6 +69,8 @@ enum Heard {
 struct Instance {
     /// Whether the database, or that there is none, has been heard of.
     is_known: bool,
+    /// Whether the database has been read.
+    is_heard: bool,
     tables: Tables,
     answers: BTreeMap<Uuid, Answers>,
     numbers: Numbers,
@@ -168,6 +170,7 @@ impl OvsBridges {
             tasks.spawn(poll.run(known_subjects, heard_hints));
             instances.push(Instance {
                 is_known: false,
+                is_heard: false,
                 tables: Tables::default(),
                 answers: BTreeMap::new(),
                 numbers: Numbers::new(u8::try_from(number).unwrap_or(u8::MAX)),
@@ -198,6 +201,12 @@ impl OvsBridges {
         this.catch_up().await?;
         this.changes = Changes::default();
         Ok(this)
+    }
+
+    /// Whether every database has been read.
+    #[must_use]
+    pub fn are_heard(&self) -> bool {
+        self.instances.iter().all(|instance| instance.is_heard)
     }
 
     /// The bridges as of the last call of [`Self::open`], [`Self::changed`] or [`Self::resync`].
@@ -260,6 +269,7 @@ impl OvsBridges {
         match told.heard {
             Heard::NoDatabase => instance.is_known = true,
             Heard::Tables(tables) => {
+                instance.is_heard = true;
                 instance.take_up(*tables);
                 self.stale = Stale { devices: true, bridges: true };
             }

@@ -62,9 +62,7 @@ pub fn failures(bpffs: &Path) -> Vec<Failure> {
     if kernel_version(&release).is_some_and(|version| version < OLDEST_KERNEL) {
         failures.push(Failure::OldKernel(release.trim().to_owned()));
     }
-    if !in_bpffs(bpffs) {
-        failures.push(Failure::NoBpffs(bpffs.display().to_string()));
-    }
+    failures.extend(misplaced(bpffs));
     failures
 }
 
@@ -73,7 +71,7 @@ pub fn failures(bpffs: &Path) -> Vec<Failure> {
 /// # Errors
 /// The first [`Failure`].
 pub fn pass(bpffs: &Path) -> Result<(), Failure> {
-    match failures(bpffs).into_iter().find(|failure| !matches!(failure, Failure::NoBpffs(_))) {
+    match failures(bpffs).into_iter().next() {
         Some(failure) => Err(failure),
         None => mount_bpffs(bpffs),
     }
@@ -97,18 +95,35 @@ pub fn warnings() -> Vec<String> {
 /// # Errors
 /// `bpffs` has a dot in it, lies elsewhere and in no BPF file system, or the kernel refuses the mount.
 pub fn mount_bpffs(bpffs: &Path) -> Result<(), Failure> {
-    if bpffs.iter().any(|name| name.as_encoded_bytes().contains(&b'.')) {
-        return Err(Failure::Dot(bpffs.display().to_string()));
+    if let Some(failure) = misplaced(bpffs) {
+        return Err(failure);
     }
     if in_bpffs(bpffs) {
         return Ok(());
     }
-    if !bpffs.starts_with(BPFFS) {
-        return Err(Failure::NoBpffs(bpffs.display().to_string()));
-    }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     mount(Some("bpf"), BPFFS, Some("bpf"), flags, Some("mode=0700"))
         .map_err(|error| Failure::Mount(io::Error::from(error).to_string()))
+}
+
+/// Why no pins can be in this directory, wherever the kernel's BPF file system is mounted by then.
+fn misplaced(bpffs: &Path) -> Option<Failure> {
+    let shown = || bpffs.display().to_string();
+    if bpffs.iter().any(|name| name.as_encoded_bytes().contains(&b'.')) {
+        return Some(Failure::Dot(shown()));
+    }
+    (!in_bpffs(bpffs) && !bpffs.starts_with(BPFFS)).then(|| Failure::NoBpffs(shown()))
+}
+
+/// That what is removed from this directory can only be pins.
+///
+/// # Errors
+/// [`Failure::NoBpffs`] where it is there and in no BPF file system.
+pub fn only_pins(bpffs: &Path) -> Result<(), Failure> {
+    match bpffs.exists() && !in_bpffs(bpffs) {
+        true => Err(Failure::NoBpffs(bpffs.display().to_string())),
+        false => Ok(()),
+    }
 }
 
 /// Whether the directory, or what exists of the way to it, is in a BPF file system.
@@ -164,6 +179,19 @@ mod tests {
     fn a_directory_with_a_dot_is_refused() {
         let dotted = "/sys/fs/bpf/ovs.ebpf";
         assert_eq!(mount_bpffs(Path::new(dotted)), Err(Failure::Dot(dotted.to_owned())));
+    }
+
+    #[test]
+    fn nothing_is_removed_but_pins() {
+        let directory = tempfile::tempdir().unwrap();
+        let refused = only_pins(directory.path());
+        assert!(matches!(refused, Err(Failure::NoBpffs(_))), "{refused:?}");
+        assert_eq!(only_pins(&directory.path().join("nowhere")), Ok(()));
+    }
+
+    #[test]
+    fn what_run_would_mount_is_no_failure() {
+        assert_eq!(misplaced(Path::new("/sys/fs/bpf/ovs-ebpf")), None);
     }
 
     #[test]

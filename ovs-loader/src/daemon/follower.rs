@@ -2,161 +2,22 @@
 //! host's rules, plans, and applies the difference.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use ovs_ebpf_common::abi::Program;
 
-use crate::bridge::host::HostBridges;
-use crate::bridge::model::{Changes, Device, FdbKey, IfIndex, NO_INTERFACE, Port};
-use crate::config::{Accelerate, Xdp};
-use crate::datapath::{Datapath, Hook};
-use crate::mirror::{Applied, Facts, Guards, Plan, TunnelIds, targets};
-use crate::rules::Rules;
-use crate::underlay::{Receivers, Underlay};
+use crate::bridge::model::{Changes, FdbKey, IfIndex};
+use crate::config::Accelerate;
+use crate::datapath::{Attached, Datapath};
+use crate::mirror::{Applied, Plan, TunnelIds};
 
 use super::filter::Filter;
+use super::host::{Event, Host, patience};
 use super::security::Security;
 
-/// For how long what ovs-vswitchd has said last holds without it: as long as the programs go on
-/// without a daemon.
-fn patience(settings: &Accelerate) -> Duration {
-    Duration::from_secs(u64::from(settings.lease_seconds))
-}
-
-/// What of the host has changed.
-enum Event {
-    Bridges(Changes),
-    Underlay,
-    Rules,
-    Receivers,
-}
-
-/// The host's state, live.
-pub(super) struct Host {
-    pub(super) bridges: HostBridges,
-    pub(super) underlay: Underlay,
-    pub(super) rules: Rules,
-    /// Who receives tunnel packets; `None` where nothing is filtered.
-    receivers: Option<Receivers>,
-}
-
-impl Host {
-    /// Subscribes to everything in the calling thread's network namespace, and to the Open vSwitch of
-    /// each of these directories.
-    pub(super) async fn open(rundirs: &[PathBuf], settings: &Accelerate) -> Result<Self> {
-        let bridges = HostBridges::open(rundirs, patience(settings)).await;
-        Ok(Self {
-            bridges: bridges.context("cannot follow the bridges")?,
-            underlay: Underlay::open().await.context("cannot follow the underlay")?,
-            rules: Rules::open().await.context("cannot follow the host's rules")?,
-            receivers: receivers(settings).await?,
-        })
-    }
-
-    /// As [`Self::open`], but changes nothing, not even the neighbours' upkeep.
-    pub(super) async fn open_read_only(rundirs: &[PathBuf], settings: &Accelerate) -> Result<Self> {
-        let bridges = HostBridges::open(rundirs, patience(settings)).await;
-        Ok(Self {
-            bridges: bridges.context("cannot read the bridges")?,
-            underlay: Underlay::open_read_only().await.context("cannot read the underlay")?,
-            rules: Rules::open().await.context("cannot read the host's rules")?,
-            receivers: receivers(settings).await?,
-        })
-    }
-
-    /// Tells the underlay and the rules which tunnels and devices matter.
-    pub(super) async fn focus(&mut self) -> Result<()> {
-        let targets = targets(self.bridges.bridges());
-        self.underlay.set_targets(targets.clone()).await.context("cannot resolve the underlay")?;
-        let ports = self.bridges.bridges().iter().flat_map(|bridge| bridge.ports.values());
-        let ports = ports.filter_map(device_of);
-        let uplinks = targets.iter().filter_map(|target| match self.underlay.resolve(target)? {
-            Ok(path) => Some(path.uplink),
-            Err(unresolved) => unresolved.route.map(|route| route.uplink),
-        });
-        let devices: BTreeSet<IfIndex> = ports.chain(uplinks).collect();
-        self.rules.watch_devices(devices).context("cannot read the devices' filters")
-    }
-
-    /// Makes a plan of what is known.
-    pub(super) fn plan(
-        &self,
-        settings: &Accelerate,
-        hook: Hook,
-        switched_off: &BTreeSet<String>,
-        own_programs: &BTreeSet<u32>,
-        refused: &BTreeMap<(u32, IfIndex), String>,
-        ids: &mut TunnelIds,
-    ) -> Plan {
-        let facts = Facts {
-            bridges: self.bridges.bridges(),
-            resolve: &|target| self.underlay.resolve(target),
-            rules: self.rules.facts(),
-            settings,
-            hook,
-            switched_off,
-            own_programs,
-            refused,
-        };
-        Plan::make(&facts, ids)
-    }
-
-    /// What the filter on the uplinks should know, given a plan.
-    pub(super) fn guards(&self, plan: &Plan) -> Guards {
-        self.receivers.as_ref().map_or_else(Guards::default, |receivers| {
-            Guards::make(self.bridges.bridges(), plan, receivers.current())
-        })
-    }
-
-    async fn changed(&mut self) -> Result<Event> {
-        Ok(tokio::select! {
-            changes = self.bridges.changed() => {
-                Event::Bridges(changes.context("cannot follow the bridges")?)
-            }
-            changed = self.underlay.changed() => {
-                changed.context("cannot follow the underlay")?;
-                Event::Underlay
-            }
-            changed = self.rules.changed() => {
-                changed.context("cannot follow the host's rules")?;
-                Event::Rules
-            }
-            changed = others(&mut self.receivers) => {
-                changed.context("cannot follow the host's tunnel devices")?;
-                Event::Receivers
-            }
-        })
-    }
-}
-
-async fn receivers(settings: &Accelerate) -> Result<Option<Receivers>> {
-    match settings.xdp {
-        Xdp::Off => Ok(None),
-        Xdp::Filter => {
-            Receivers::open().await.map(Some).context("cannot read the host's tunnel devices")
-        }
-    }
-}
-
-/// Waits until others receive tunnel packets.
-async fn others(receivers: &mut Option<Receivers>) -> std::io::Result<()> {
-    match receivers {
-        Some(receivers) => receivers.changed().await,
-        None => std::future::pending().await,
-    }
-}
-
-/// The device whose hooks a port's packets pass, if it has one.
-fn device_of(port: &Port) -> Option<IfIndex> {
-    match &port.device {
-        Device::Tunnel(tunnel) if tunnel.device.is_some() => {
-            tunnel.device.as_ref().map(|device| device.ifindex)
-        }
-        _ => Some(port.ifindex).filter(|ifindex| *ifindex < NO_INTERFACE),
-    }
-}
+/// For so long programs are attached before everything else has its turn.
+const SLICE: Duration = Duration::from_millis(200);
 
 /// The mirror at work.
 pub(super) struct Follower {
@@ -169,6 +30,12 @@ pub(super) struct Follower {
     pub(super) security: Security,
     switched_off: BTreeSet<String>,
     refused: BTreeMap<(u32, IfIndex), String>,
+    /// Ports that wait for their program.
+    pub(super) unattached: usize,
+    /// Why the maps are behind, as far as it is known.
+    pub(super) trouble: Option<String>,
+    /// What an earlier daemon of another kind has attached may still be there.
+    predecessors: bool,
     ids: TunnelIds,
     /// FDB entries that changed and were not brought in line yet.
     changed: Vec<(IfIndex, FdbKey)>,
@@ -190,8 +57,9 @@ impl Follower {
         settings: Accelerate,
         security: Security,
     ) -> Result<Self> {
-        let security =
-            security.adopt(&datapath).context("cannot read the maps of port security")?;
+        let security = security
+            .adopt(&datapath, patience(&settings))
+            .context("cannot read the maps of port security")?;
         let filter = Filter::start(settings.xdp, &mut datapath)
             .context("cannot set up the filter on the uplinks")?;
         let applied = Applied::adopt(datapath.tables()).context("cannot read the pinned maps")?;
@@ -206,6 +74,9 @@ impl Follower {
             security,
             switched_off: BTreeSet::new(),
             refused: BTreeMap::new(),
+            unattached: 0,
+            trouble: None,
+            predecessors: true,
             ids,
             changed: Vec::new(),
             full: false,
@@ -215,8 +86,27 @@ impl Follower {
         };
         follower.replan().await?;
         follower.renew_lease()?;
-        follower.datapath.remove_predecessors();
+        follower.succeed();
         Ok(follower)
+    }
+
+    /// Removes what an earlier daemon of another kind left, once everything is attached.
+    fn succeed(&mut self) {
+        if self.unattached == 0 && std::mem::take(&mut self.predecessors) {
+            self.datapath.remove_predecessors();
+        }
+    }
+
+    /// Whether ports wait for their program.
+    pub(super) fn is_attaching(&self) -> bool {
+        self.in_line && self.unattached > 0
+    }
+
+    /// Attaches to some more of them.
+    pub(super) async fn attach_more(&mut self) -> Result<()> {
+        let newly_refused = self.attach();
+        self.succeed();
+        if newly_refused { self.replan().await } else { Ok(()) }
     }
 
     /// Waits for the next change of the host. Cancelling it loses nothing: it may stand in a
@@ -257,7 +147,8 @@ impl Follower {
         self.applied
             .fdb_changed(self.datapath.tables_mut(), &self.plan, bridges, &changed)
             .context("cannot update the FDB map")?;
-        self.security.fdb_changed(bridges, &changed, &mut self.datapath)?;
+        let heard = self.host.bridges.are_heard();
+        self.security.fdb_changed(bridges, heard, &changed, &mut self.datapath)?;
         self.warn_of_full_map();
         self.in_line = true;
         Ok(())
@@ -346,7 +237,10 @@ impl Follower {
         // Whatever becomes of the fast path.
         let bridges = self.host.bridges.bridges();
         self.security.plan(bridges);
-        self.security.apply(bridges, &mut self.datapath).context("cannot secure the ports")?;
+        let heard = self.host.bridges.are_heard();
+        self.security
+            .apply(bridges, heard, &mut self.datapath)
+            .context("cannot secure the ports")?;
         self.make_plan();
         if self.attach() {
             // What refused a program stands in the way of its bridge's traffic.
@@ -378,17 +272,22 @@ impl Follower {
         self.plan = host.plan(settings, datapath.hook(), switched_off, own, refused, ids);
     }
 
-    /// Attaches the programs where the plan has them. Gives whether a device newly refused.
+    /// Attaches the programs where the plan has them, as far as a [`SLICE`] goes. Gives whether a device newly
+    /// refused.
     fn attach(&mut self) -> bool {
         let ports = self.plan.ports().map(|(ifindex, _, name)| (ifindex, name.to_owned()));
         let uplinks = self.plan.uplinks();
+        // A few uplinks, without which nothing comes in.
         let wanted = [
-            (Program::PortIngress, ports.collect::<BTreeMap<_, _>>()),
             (Program::UplinkIngress, uplinks),
+            (Program::PortIngress, ports.collect::<BTreeMap<_, _>>()),
         ];
         let mut newly = false;
+        self.unattached = 0;
         for (program, devices) in wanted {
-            for (ifindex, error) in self.datapath.attach(program, &devices) {
+            let Attached { refused, left } = self.datapath.attach(program, &devices, SLICE);
+            self.unattached += left;
+            for (ifindex, error) in refused {
                 tracing::warn!("{} cannot be attached: {error}", devices[&ifindex]);
                 self.refused.insert((program as u32, ifindex), error);
                 newly = true;

@@ -1,12 +1,15 @@
 //! The daemon: one loop that follows the host, answers the control socket and renews the lease.
 
+mod configured;
 mod filter;
 mod follower;
+mod host;
 mod report;
 mod security;
 mod sizes;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::future::ready;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,18 +21,21 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use crate::api::client::Client;
 use crate::api::report::Status;
 use crate::api::{self, Refusal, Request};
-use crate::bridge::provision;
 use crate::config::Config;
 use crate::datapath::{self, Datapath, Hook, Lock};
 use crate::docker::{self, keeper::Keeper};
 use crate::mirror::TunnelIds;
 use crate::plugin::{self, Plugin};
+use crate::underlay::Underlay;
 use filter::Filter;
-use follower::{Follower, Host};
+use follower::Follower;
+use host::Host;
 use security::Security;
 
 /// How often everything is read again, for what the kernel does not announce.
 const RESYNC: Duration = Duration::from_secs(30);
+/// How often is looked for interfaces that bridges of the configuration lack.
+const COMPLETION: Duration = Duration::from_secs(3);
 /// How long after a failure everything is read again.
 const RETRY: Duration = Duration::from_secs(1);
 /// How long a predecessor may take to hand over.
@@ -69,7 +75,7 @@ enum End {
     Handover,
 }
 
-/// Runs until SIGTERM, SIGINT, or until the control socket is told.
+/// Runs until SIGTERM, SIGINT or SIGHUP, or until the control socket is told.
 ///
 /// # Errors
 /// Where the host can't be followed, the programs can't be loaded, or the socket or the directory is
@@ -77,21 +83,14 @@ enum End {
 pub async fn run(options: RunOptions) -> Result<()> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
+    // Of a terminal that goes away.
+    let mut hangup = signal(SignalKind::hangup()).context("cannot handle SIGHUP")?;
     // The directory and the socket first: another daemon's must not be disturbed.
     let lock =
         if options.takeover { take_over(&options).await? } else { Lock::take(&options.bpffs)? };
     let (sender, mut requests) = mpsc::channel(16);
     let server = api::serve(&options.socket, sender)?;
-    for spec in &options.config.bridges {
-        match provision::ensure(spec).await {
-            Ok(actions) => actions.iter().for_each(|action| tracing::info!("{action}")),
-            // Another bridge may do without what this kernel lacks.
-            Err(error @ provision::Error::NoModule { .. }) => {
-                tracing::error!("bridge {}: {error}", spec.name);
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
+    let mut incomplete = configured::ensure(options.config.bridges.clone(), true).await?;
     let settings = options.config.accelerate.clone();
     let host = Host::open(&options.ovs_rundirs, &settings).await?;
     let lease = Duration::from_secs(u64::from(settings.lease_seconds));
@@ -106,7 +105,13 @@ pub async fn run(options: RunOptions) -> Result<()> {
             tracing::warn!("containers that restart are not attached again: {state}: {error}");
         })
         .ok();
-    let plugin = plugin(&options)?;
+    let plugin = match plugin(&options) {
+        Ok(plugin) => plugin,
+        Err(error) => {
+            detach(follower, &End::Stop).await?;
+            return Err(error);
+        }
+    };
     sd_notify::notify(&[sd_notify::NotifyState::Ready]).context("cannot notify systemd")?;
     tracing::info!("running, control socket {}", options.socket.display());
 
@@ -115,7 +120,9 @@ pub async fn run(options: RunOptions) -> Result<()> {
     let mut resync = interval(RESYNC);
     resync.set_missed_tick_behavior(MissedTickBehavior::Delay);
     resync.reset();
-    let mut losses = 0;
+    let mut completion = interval(COMPLETION);
+    completion.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut losses, mut was_in_line) = (0, true);
     let end = loop {
         let outcome = tokio::select! {
             // In this order: nothing below must keep the lease from being renewed, and a storm of
@@ -124,7 +131,12 @@ pub async fn run(options: RunOptions) -> Result<()> {
             _ = renewal.tick() => follower.renew_lease(),
             _ = terminate.recv() => break End::Stop,
             _ = interrupt.recv() => break End::Stop,
+            _ = hangup.recv() => break End::Stop,
             _ = resync.tick() => follower.resync().await,
+            _ = completion.tick(), if !incomplete.is_empty() => {
+                let tried = configured::ensure(incomplete.clone(), false).await;
+                tried.map(|left| incomplete = left).context("cannot complete the bridges")
+            }
             Some(request) = requests.recv() => {
                 match answer(&mut follower, request, &options.state).await {
                     Some(end) => break end,
@@ -144,33 +156,46 @@ pub async fn run(options: RunOptions) -> Result<()> {
                     Err(error)
                 }
             },
+            // Last: a port that waits is on the slow path, no more.
+            () = ready(()), if follower.is_attaching() => follower.attach_more().await,
         };
-        for error in [outcome, follower.settle_lease()].into_iter().filter_map(Result::err) {
+        let failures = [outcome, follower.settle_lease()].map(Result::err);
+        for error in failures.iter().flatten() {
             tracing::warn!("{error:#}: trying again");
+            follower.trouble = Some(format!("{error:#}"));
         }
-        if !follower.is_in_line() {
+        // Once for each time that it gets behind or fails: whatever else happens must not put it off.
+        let is_in_line = follower.is_in_line();
+        if !is_in_line && (was_in_line || failures.iter().any(Option::is_some)) {
             resync.reset_after(RETRY);
         }
+        was_in_line = is_in_line;
     };
     sd_notify::notify(&[sd_notify::NotifyState::Stopping]).context("cannot notify systemd")?;
     drop(plugin);
     drop(keeper);
     server.shutdown().await;
-    if !matches!(end, End::Handover) {
-        let Follower { host, datapath, .. } = follower;
-        let detached = match end {
-            End::Stop => datapath.close_but_security().inspect(|secured| {
-                if *secured > 0 {
-                    tracing::info!("{secured} ports stay secured: `ovs-loader down` ends that");
-                }
-            }),
-            _ => datapath.close().map(|()| 0),
-        };
-        let released = host.underlay.release().await;
-        detached?;
-        released.context("cannot give the neighbours back")?;
-        tracing::info!("detached: traffic goes through the bridges");
+    match end {
+        End::Handover => Ok(()),
+        end => detach(follower, &end).await,
     }
+}
+
+/// Leaves the traffic to the bridges.
+async fn detach(follower: Follower, end: &End) -> Result<()> {
+    let Follower { host, datapath, .. } = follower;
+    let detached = match end {
+        End::Stop => datapath.close_but_security().inspect(|secured| {
+            if *secured > 0 {
+                tracing::info!("{secured} ports stay secured: `ovs-loader down` ends that");
+            }
+        }),
+        End::Down | End::Handover => datapath.close().map(|()| 0),
+    };
+    let released = host.underlay.release().await;
+    detached?;
+    released.context("cannot give the neighbours back")?;
+    tracing::info!("detached: traffic goes through the bridges");
     Ok(())
 }
 
@@ -299,6 +324,17 @@ fn status(follower: &Follower, state: &Path) -> Status {
         underlay.rules_by_mark(),
     );
     warnings.extend(report::missing_ports(&follower.security.secured));
+    warnings.extend(follower.security.unread.iter().cloned());
+    if follower.unattached > 0 {
+        warnings.push(format!(
+            "{} ports still wait for their program, and are on the slow path",
+            follower.unattached
+        ));
+    }
+    if !follower.is_in_line() {
+        let trouble = follower.trouble.as_deref().unwrap_or("the host has changed");
+        warnings.push(format!("nothing is forwarded until the maps are in line again: {trouble}"));
+    }
     view(follower, state).status(follower.settings.lease_seconds, warnings, &follower.filter)
 }
 
@@ -323,6 +359,7 @@ pub async fn check(
     let mut security = Security::new(config.ports.clone(), state.to_owned(), settings.fdb_capacity);
     security.plan(bridges);
     warnings.extend(report::missing_ports(&security.secured));
+    warnings.append(&mut security.unread);
     let mut filter = Filter::for_report(settings.xdp);
     filter.plan(bridges, &plan, host.guards(&plan));
     let view = report::View {
@@ -344,7 +381,13 @@ pub async fn check(
 pub async fn down(socket: &Path, bpffs: &Path) -> Result<bool> {
     match Client::new(socket).down().await {
         Ok(()) => {}
-        Err(api::client::Error::NoDaemon(_)) => return Ok(datapath::remove_all(bpffs)?),
+        Err(api::client::Error::NoDaemon(_)) => {
+            let any = datapath::remove_all(bpffs)?;
+            // Of one that was killed.
+            let underlay = Underlay::open().await.context("cannot read the neighbours")?;
+            underlay.release().await.context("cannot give the neighbours back")?;
+            return Ok(any);
+        }
         Err(error) => return Err(error.into()),
     }
     let deadline = Instant::now() + HANDOVER;

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use aya::programs::SchedClassifier;
 use ovs_ebpf_common::abi::Program;
@@ -60,6 +61,15 @@ pub(super) trait Attach {
     ) -> io::Result<BTreeSet<IfIndex>>;
 }
 
+/// How attaching to devices went.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Attached {
+    /// The devices that refused, each with the kernel's words.
+    pub refused: BTreeMap<IfIndex, String>,
+    /// How many are still to come.
+    pub left: usize,
+}
+
 pub(super) struct Attachments {
     way: Box<dyn Attach>,
     attached: BTreeMap<u32, BTreeSet<IfIndex>>,
@@ -80,13 +90,14 @@ impl Attachments {
         self.attached.insert(program as u32, devices);
     }
 
-    /// Attaches to exactly these devices. Gives those that refused.
+    /// Attaches to exactly these devices, for as long as `limit` and to one at least.
     pub(super) fn set(
         &mut self,
         program: Program,
         classifier: &mut SchedClassifier,
         devices: &BTreeMap<IfIndex, String>,
-    ) -> BTreeMap<IfIndex, String> {
+        limit: Duration,
+    ) -> Attached {
         let attached = self.attached.entry(program as u32).or_default();
         attached.retain(|&ifindex| {
             let wanted = devices.contains_key(&ifindex);
@@ -95,17 +106,23 @@ impl Attachments {
             }
             wanted
         });
-        let mut refused = BTreeMap::new();
+        let mut outcome = Attached::default();
+        let (begun, mut any) = (Instant::now(), false);
         for (&ifindex, name) in devices {
             if attached.contains(&ifindex) {
                 continue;
             }
+            if any && begun.elapsed() >= limit {
+                outcome.left += 1;
+                continue;
+            }
+            any = true;
             match self.way.attach(program, classifier, ifindex, name) {
                 Ok(()) => drop(attached.insert(ifindex)),
-                Err(error) => drop(refused.insert(ifindex, format!("{error:#}"))),
+                Err(error) => drop(outcome.refused.insert(ifindex, format!("{error:#}"))),
             }
         }
-        refused
+        outcome
     }
 
     /// Notes what others have detached, so that it is attached again.

@@ -21,6 +21,7 @@ mod xdp;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
 use aya::maps::MapError;
 use aya::programs::{SchedClassifier, Xdp};
@@ -29,7 +30,7 @@ use ovs_ebpf_common::abi::{self, Program};
 
 use crate::bridge::model::{IfIndex, Why};
 use attach::Attachments;
-pub use attach::Hook;
+pub use attach::{Attached, Hook};
 pub use batch::Written;
 use clsact::Filters;
 pub use events::Events;
@@ -193,16 +194,18 @@ impl Datapath {
         &mut self.events
     }
 
-    /// Attaches the programs to exactly these devices, by ifindex with their names, and detaches them
-    /// from all others. Gives the devices that refused, each with the kernel's words; the rest is
-    /// done all the same.
+    /// Attaches the program to exactly these devices, by ifindex with their names, and detaches it from
+    /// all others: for as long as `limit`, but to one device at least. The kernel takes some 20 ms for
+    /// each (`tcx_link_attach` waits for the readers of RCU). Where one refuses, the rest is done all the
+    /// same.
     pub fn attach(
         &mut self,
         program: Program,
         devices: &BTreeMap<IfIndex, String>,
-    ) -> BTreeMap<IfIndex, String> {
+        limit: Duration,
+    ) -> Attached {
         let classifier = classifier(&mut self.ebpf, program.name());
-        self.attachments.set(program, classifier, devices)
+        self.attachments.set(program, classifier, devices, limit)
     }
 
     /// Loads the filter for the uplinks and puts it in the place of an earlier daemon's.
@@ -304,7 +307,7 @@ impl Datapath {
         }
         self.attachments.clear(&Program::FORWARDING);
         self.filters.remove_all();
-        self.tables.renew_lease(std::time::Duration::ZERO)?;
+        self.tables.renew_lease(Duration::ZERO)?;
         Ok(secured)
     }
 }
@@ -330,7 +333,9 @@ fn remove_filters(bpffs: &Path) -> std::io::Result<bool> {
 fn load(directory: &Path, fdb_capacity: u32) -> Result<Ebpf, Error> {
     let decap_l3 = u8::from(probe::decap_l3()?);
     let mut loader = EbpfLoader::new();
+    let flow_cache = u8::from(!probe::is_preempt_rt());
     loader.override_global("DECAP_L3", &decap_l3, true);
+    loader.override_global("FLOW_CACHE", &flow_cache, true);
     loader.verifier_log_level(VerifierLogLevel::DISABLE);
     loader.map_max_entries("fdb", fdb_capacity).map_max_entries("stations", fdb_capacity);
     for map in MAPS {

@@ -1,6 +1,7 @@
-//! TCX links: one per device and program, pinned as `links/<program>-<ifindex>`.
+//! TCX links: one per device and program, pinned as `links/<program>-<ifindex>`. Nothing but the pin holds one:
+//! with a descriptor for each, a host with a thousand ports would run out of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -24,12 +25,11 @@ const PAUSE: Duration = Duration::from_millis(2);
 
 pub(super) struct Links {
     directory: PathBuf,
-    links: BTreeMap<(u32, IfIndex), FdLink>,
 }
 
 impl Links {
     pub(super) fn new(version_directory: &Path) -> Self {
-        Self { directory: version_directory.join("links"), links: BTreeMap::new() }
+        Self { directory: version_directory.join("links") }
     }
 
     /// Detaches all that are pinned, whoever attached them.
@@ -49,8 +49,7 @@ impl Attach for Links {
         let mut devices = BTreeSet::new();
         for (pin, ifindex) in pinned(&self.directory, program) {
             match replace(&pin, classifier) {
-                Ok(link) => {
-                    self.links.insert((program as u32, ifindex), link);
+                Ok(()) => {
                     devices.insert(ifindex);
                 }
                 // The device is gone (ENOLINK), or the pin is no link of ours: attached anew where
@@ -91,13 +90,11 @@ impl Attach for Links {
         let link = into_fd(classifier.take_link(id)?)?;
         let pin = self.pin(program, ifindex);
         remove(&pin);
-        let pinned = link.pin(&pin)?;
-        self.links.insert((program as u32, ifindex), FdLink::from(pinned));
+        link.pin(&pin)?;
         Ok(())
     }
 
     fn detach(&mut self, program: Program, ifindex: IfIndex) {
-        self.links.remove(&(program as u32, ifindex));
         remove(&self.pin(program, ifindex));
     }
 
@@ -111,10 +108,12 @@ impl Attach for Links {
     }
 }
 
-fn replace(pin: &Path, classifier: &mut SchedClassifier) -> anyhow::Result<FdLink> {
+fn replace(pin: &Path, classifier: &mut SchedClassifier) -> anyhow::Result<()> {
     let link = FdLink::from(PinnedLink::from_pin(pin)?);
     let id = classifier.attach_to_link(link.try_into()?)?;
-    Ok(into_fd(classifier.take_link(id)?)?)
+    // Closes the link's descriptor.
+    drop(classifier.take_link(id)?);
+    Ok(())
 }
 
 /// Whether the device has this very program.

@@ -2,6 +2,7 @@
 //! have `container_id`, as the container was called, and `container_iface`.
 
 use std::collections::HashMap;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -64,11 +65,16 @@ pub(crate) async fn connect(rundir: &Path) -> Result<Switch, Error> {
     Ok(Switch { client: Client::connect(rundir).await? })
 }
 
-/// As [`connect`]; `None` if none runs.
+/// As [`connect`]; `None` if there is none. One that has left its socket, or does not let this process in, is
+/// there all the same.
 pub(crate) async fn connect_if_there(rundir: &Path) -> Result<Option<Switch>, Error> {
     match Client::connect(rundir).await {
         Ok(client) => Ok(Some(Switch { client })),
-        Err(db::Error::Connection(jsonrpc::Error::Connect { .. })) => Ok(None),
+        Err(db::Error::Connection(jsonrpc::Error::Connect { source, .. }))
+            if source.kind() == io::ErrorKind::NotFound =>
+        {
+            Ok(None)
+        }
         Err(error) => Err(error.into()),
     }
 }

@@ -109,6 +109,7 @@ impl Change {
     pub(super) fn bridge(&self, name: &str) -> Result<IfIndex, Error> {
         match self.link(name) {
             Some(link) if link.is_bridge() => Ok(link.index()),
+            Some(link) if link.is_open_vswitch() => Err(Error::OpenVswitch(name.to_owned())),
             Some(_) => Err(Error::NotBridge(name.to_owned())),
             None => Err(Error::NoBridge(name.to_owned())),
         }

@@ -20,6 +20,11 @@ pub enum Error {
     /// The name belongs to something else than a bridge.
     #[error("{0} is not a bridge: choose another name, or delete it with `ip link del {0}`")]
     NotBridge(String),
+    /// It is a bridge of another kind.
+    #[error(
+        "{0} is a bridge of Open vSwitch: change it with ovs-vsctl; if Open vSwitch does not run, start it"
+    )]
+    OpenVswitch(String),
     /// The interface belongs to another bridge, bond or VRF.
     #[error(
         "{interface} is a port of {owner} already: release it with `ip link set {interface} nomaster`"

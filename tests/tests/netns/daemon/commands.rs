@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context as _, Result};
-use ovs_ebpf_tests::lab::{Host, Lab, Loader, traffic};
+use ovs_ebpf_tests::lab::{Host, Lab, Loader, traffic, wait_until};
 
 use super::FOLLOWED;
 use crate::support::{BothWays, State, elements, ovs_loader, shell};
@@ -101,6 +101,20 @@ fn check_changes_nothing_and_says_what_would_be_accelerated() -> Result<()> {
     );
     let checked = ovs_loader(lab.host(0), &["check"])?;
     assert!(checked.contains("nftables has a ruleset in the bridge family"), "{checked}");
+    Ok(())
+}
+
+#[test]
+fn a_bridge_gets_its_port_when_that_appears() -> Result<()> {
+    let lab = Lab::pair()?;
+    let configuration = "[[bridge]]\nname = \"br-new\"\nports = [\"later\", \"now\"]\n";
+    lab.host(0).ip("link add now type veth peer name p0\n")?;
+    let loader = Loader::start_with(lab.host(0), configuration)?;
+    let ports = || shell(lab.host(0), "ip -o link show master br-new");
+    assert!(ports().contains("now@") && !ports().contains("later"), "{}", ports());
+    assert!(loader.log().contains("there is no interface later yet"), "{}", loader.log());
+    lab.host(0).ip("link add later type veth peer name p1\n")?;
+    wait_until(2 * FOLLOWED, "the second port", || ports().contains("later@").then_some(()));
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use aya::programs::{SchedClassifier, TcAttachType};
 use ovs_ebpf_tests::lab::{Lab, Loader, binary};
 
 use super::FOLLOWED;
-use crate::support::{BothWays, shell};
+use crate::support::{BothWays, ovs_loader, shell};
 
 #[test]
 fn a_second_daemon_on_the_directory_refuses_and_names_the_first() -> Result<()> {
@@ -103,6 +103,37 @@ fn sigterm_leaves_nothing_behind() -> Result<()> {
     assert!(!managed(), "{}", shell(lab.host(0), "ip -d neigh"));
     assert!(!lab.host(0).bpffs().exists() && !loader.socket().exists());
     traffic.arrived_whole()
+}
+
+#[test]
+fn down_leaves_nothing_of_a_daemon_that_was_killed() -> Result<()> {
+    let lab = Lab::pair()?;
+    let mut loader = Loader::start(lab.host(0))?;
+    let traffic = BothWays::start(lab.container(0), lab.container(1))?;
+    traffic.is_fast(&loader, FOLLOWED);
+    loader.kill_9()?;
+    let managed = || shell(lab.host(0), "ip -d neigh").contains("managed");
+    assert!(managed() && programs(&lab, "v1") == 1, "what the next daemon adopts");
+    loader.cli(&["down"])?;
+    assert_eq!((programs(&lab, "v1"), programs(&lab, "u0")), (0, 0), "programs");
+    assert!(!managed(), "{}", shell(lab.host(0), "ip -d neigh"));
+    assert!(!lab.host(0).bpffs().exists());
+    traffic.arrived_whole()
+}
+
+#[test]
+fn down_removes_nothing_but_pins() -> Result<()> {
+    let lab = Lab::pair()?;
+    let other = tempfile::tempdir()?;
+    let file = other.path().join("v1/somebody-s");
+    fs::create_dir(other.path().join("v1"))?;
+    fs::write(&file, "")?;
+    let directory = other.path().to_string_lossy();
+    let refused = ovs_loader(lab.host(0), &["down", "--bpffs", &directory]);
+    let said = refused.expect_err("no BPF file system").to_string();
+    assert!(said.contains("is not in a BPF file system"), "{said}");
+    assert!(file.exists());
+    Ok(())
 }
 
 #[test]

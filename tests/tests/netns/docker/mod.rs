@@ -5,6 +5,7 @@ mod daemon;
 mod engine;
 mod failure;
 mod ovs;
+mod secured;
 mod vlan;
 
 use std::time::Duration;
