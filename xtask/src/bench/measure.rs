@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use clap::ValueEnum;
 use ovs_ebpf_tests::lab::traffic::{self, Flood};
 use serde::{Deserialize, Serialize};
 
@@ -24,9 +23,8 @@ const SLOWER: f64 = 0.95;
 const TRIES: usize = 5;
 
 /// A measure, under the name that the results have for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[value(rename_all = "snake_case")]
 pub(super) enum Measure {
     /// iperf3 over one TCP connection.
     #[serde(rename = "tcp_1")]

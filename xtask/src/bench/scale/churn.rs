@@ -14,6 +14,7 @@ use ovs_ebpf_tests::lab::FdbWriter;
 use serde::{Deserialize, Serialize};
 
 use super::daemon::remote;
+use crate::bench::report::quantile;
 
 /// Changes a second.
 const RATE: u32 = 10_000;
@@ -76,7 +77,7 @@ pub(super) fn measure(pin: &Path, bridge: u32, port: u32) -> Result<Lag> {
         while let Some(change) = behind.front()
             && map.get(&change.key, 0).is_ok() == change.present
         {
-            lags.push(change.made.elapsed());
+            lags.push(change.made.elapsed().as_secs_f64() * 1e3);
             behind.pop_front();
         }
         if let Some(change) = behind.front() {
@@ -88,12 +89,8 @@ pub(super) fn measure(pin: &Path, bridge: u32, port: u32) -> Result<Lag> {
         }
         thread::sleep(TICK / 5);
     }
-    lags.sort_unstable();
-    let at = |share: f64| {
-        let index = (lags.len() as f64 * share) as usize;
-        lags.get(index.min(lags.len() - 1)).map_or(0.0, |lag| lag.as_secs_f64() * 1e3)
-    };
     ensure!(!lags.is_empty(), "nothing has changed");
+    let at = |share| quantile(lags.clone(), share);
     Ok(Lag {
         changes_per_second: f64::from(made) / took.as_secs_f64(),
         median_ms: at(0.5),
