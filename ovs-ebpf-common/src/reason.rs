@@ -148,7 +148,7 @@ reasons! {
     OvsUnreachable = 71, "ovs_unreachable";
     /// the bridge is not on OVS's kernel datapath
     OvsDatapath = 72, "ovs_datapath";
-    /// OpenFlow rules other than one that forwards by NORMAL
+    /// OpenFlow rules other than one that forwards by NORMAL, or fragments that are to be dropped (set-frags)
     OvsFlows = 73, "ovs_flows";
     /// a mirror copies the bridge's traffic
     OvsMirror = 74, "ovs_mirror";

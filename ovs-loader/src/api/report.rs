@@ -196,7 +196,7 @@ pub struct FdbEntry {
     pub mac: String,
     /// The VLAN id; 0 without VLAN filtering.
     pub vlan: u16,
-    /// `local`, `static` or `dynamic`.
+    /// `local`, `static`, `dynamic` or `locked`.
     pub kind: String,
     /// The port's name.
     pub port: String,

@@ -340,6 +340,8 @@ pub struct Remote {
     pub vni: Option<u32>,
     /// Its outer address.
     pub address: IpAddr,
+    /// Whether the kernel looks for it by the tunnel's own device alone, where that has one (`dev`).
+    pub bound: bool,
     /// Options that differ from the tunnel's own (nexthop group, port, VNI, device), as `bridge fdb`
     /// shows them; empty where there are none.
     pub options: String,
@@ -349,7 +351,7 @@ impl Remote {
     /// A remote with the tunnel's own options.
     #[must_use]
     pub const fn plain(address: IpAddr) -> Self {
-        Self { vni: None, address, options: String::new() }
+        Self { vni: None, address, bound: true, options: String::new() }
     }
 }
 

@@ -113,7 +113,7 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Show the forwarding table as the fast path has it
+    /// Show the bridges' forwarding tables, and of each entry whether the fast path has it or why not
     Fdb {
         #[command(subcommand)]
         command: FdbCommand,

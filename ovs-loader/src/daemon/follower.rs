@@ -19,6 +19,9 @@ use super::security::Security;
 /// For so long programs are attached before everything else has its turn.
 const SLICE: Duration = Duration::from_millis(200);
 
+/// So many changes wait at most to be brought in line, while that fails: after more everything is compared.
+const MOST_CHANGED: usize = 1 << 20;
+
 /// The mirror at work.
 pub(super) struct Follower {
     pub(super) host: Host,
@@ -130,6 +133,10 @@ impl Follower {
         match change.0 {
             Event::Bridges(Changes { topology, fdb }) => {
                 self.changed.extend(fdb);
+                if self.changed.len() > MOST_CHANGED {
+                    self.changed.clear();
+                    self.applied.distrust();
+                }
                 plan_stands &= !topology;
             }
             Event::Underlay | Event::Rules | Event::Receivers => plan_stands = false,

@@ -219,9 +219,10 @@ fn plugin(options: &RunOptions) -> Result<Option<Plugin>> {
     Ok(Some(Plugin::start(places)?))
 }
 
-/// Asks the running daemon to leave everything to this one. Without one there is nothing to take over
-/// but pins.
+/// Asks the running daemon to leave everything to this one, once the kernel has taken this one's programs. Without
+/// one there is nothing to take over but pins.
 async fn take_over(options: &RunOptions) -> Result<Lock> {
+    datapath::rehearse(options.config.accelerate.fdb_capacity).context("not taking over")?;
     match Client::new(&options.socket).handover().await {
         Ok(()) | Err(api::client::Error::NoDaemon(_)) => {}
         Err(error) => return Err(error).context("cannot take over"),

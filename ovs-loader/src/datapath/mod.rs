@@ -127,7 +127,7 @@ impl Datapath {
             return Err(Error::NoObject);
         }
         let directory = pins::prepare(lock.directory(), fdb_capacity)?;
-        let mut ebpf = load(&directory, fdb_capacity)?;
+        let mut ebpf = load(Some(&directory), fdb_capacity)?;
         #[cfg(feature = "log")]
         if let Err(error) = log::follow(&mut ebpf) {
             tracing::warn!("the programs' log can't be read: {error:#}");
@@ -330,7 +330,25 @@ fn remove_filters(bpffs: &Path) -> std::io::Result<bool> {
     Filters::open(bpffs)?.remove_all()
 }
 
-fn load(directory: &Path, fdb_capacity: u32) -> Result<Ebpf, Error> {
+/// Has the kernel load what a daemon would attach, with maps of its own, and lets go of it again: for who is about
+/// to give up what works.
+///
+/// # Errors
+/// See [`Error`].
+pub fn rehearse(fdb_capacity: u32) -> Result<(), Error> {
+    if OBJECT.is_empty() {
+        return Err(Error::NoObject);
+    }
+    let mut ebpf = load(None, fdb_capacity)?;
+    for program in Program::FORWARDING {
+        verified(|| classifier(&mut ebpf, program.name()).load())
+            .map_err(|source| Error::Program { program: program.name(), source })?;
+    }
+    Ok(())
+}
+
+/// Makes the maps, or takes those that are pinned in the directory.
+fn load(directory: Option<&Path>, fdb_capacity: u32) -> Result<Ebpf, Error> {
     let decap_l3 = u8::from(probe::decap_l3()?);
     let mut loader = EbpfLoader::new();
     let flow_cache = u8::from(!probe::is_preempt_rt());
@@ -338,8 +356,10 @@ fn load(directory: &Path, fdb_capacity: u32) -> Result<Ebpf, Error> {
     loader.override_global("FLOW_CACHE", &flow_cache, true);
     loader.verifier_log_level(VerifierLogLevel::DISABLE);
     loader.map_max_entries("fdb", fdb_capacity).map_max_entries("stations", fdb_capacity);
-    for map in MAPS {
-        loader.map_pin_path(map, directory.join(map));
+    if let Some(directory) = directory {
+        for map in MAPS {
+            loader.map_pin_path(map, directory.join(map));
+        }
     }
     Ok(loader.load(OBJECT)?)
 }

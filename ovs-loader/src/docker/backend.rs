@@ -32,7 +32,8 @@ impl Backend {
         Ok(match self {
             Self::Linux => owner == Owner::Port(bridge.to_owned()),
             Self::Ovs { rundir } => {
-                owner != Owner::Absent && ovs::connect(rundir).await?.tag(port).await?.is_some()
+                let found = ovs::connect(rundir).await?.bridge_of(port).await?;
+                owner != Owner::Absent && found.as_deref() == Some(bridge)
             }
         })
     }

@@ -65,9 +65,9 @@ fn target(tunnel: &Tunnel, way: Way) -> Target {
         inherits_tos: tunnel.tos.is_none() || tunnel.ect_1_inherits,
         protocol: tunnel.encap.ip_protocol(),
         dst_port: tunnel.dst_port,
-        // The kernel binds a tunnel's own remotes to its device, not those it learns
-        // (`vxlan_snoop`).
-        link: tunnel.link.filter(|_| own().any(|own| own.address == way.remote)),
+        // The kernel binds the remote that the device was made with to the device's own, not those that were
+        // appended to it without (`bridge fdb append`) or that it learns (`vxlan_snoop`).
+        link: tunnel.link.filter(|_| own().any(|own| own.bound && own.address == way.remote)),
     }
 }
 

@@ -349,14 +349,12 @@ async fn remove(backend: &Backend, name: &str) -> Result<(), Error> {
 
 /// Gives a NIC back, if it is a port of the bridge.
 async fn release(backend: &Backend, bridge: &str, nic: &str) -> Result<(), Error> {
-    if let Backend::Ovs { .. } = backend {
-        return Ok(backend.detach(nic).await?);
+    if !backend.has(bridge, nic).await? {
+        return Ok(());
     }
-    match provision::owner(nic).await? {
-        Owner::Port(owner) if owner == bridge => {
-            provision::del_port(bridge, nic).await?;
-        }
-        _ => {}
+    match backend {
+        Backend::Linux => provision::del_port(bridge, nic).await.map(drop)?,
+        Backend::Ovs { .. } => backend.detach(nic).await?,
     }
     Ok(())
 }

@@ -145,6 +145,21 @@ fn a_multicast_group_is_unsupported() {
 }
 
 #[test]
+fn a_remote_that_is_appended_without_a_device_is_not_bound_to_the_tunnels() {
+    on_host(async |host| {
+        host.ip("link add uplink type veth peer name uplink-peer");
+        vxlan(host, "id 42 dstport 4789 remote 192.0.2.2 dev uplink");
+        host.bridge("fdb append 00:00:00:00:00:00 dev vxlan42 dst 192.0.2.3");
+        host.bridge("fdb append 00:00:00:00:00:00 dev vxlan42 dst 192.0.2.4 via uplink");
+        let bridges = open().await;
+        let found = tunnel(bridges.bridges(), "vxlan42").expect("the tunnel");
+        let bound: Vec<_> = found.remotes.iter().map(|to| (to.address, to.bound)).collect();
+        let expected = [("192.0.2.2", true), ("192.0.2.3", false), ("192.0.2.4", true)];
+        assert_eq!(bound, expected.map(|(address, bound)| (ip(address), bound)));
+    });
+}
+
+#[test]
 fn an_ipv6_underlay_has_to_do_without_udp_checksums() {
     read("id 42 dstport 4789 local 2001:db8::1 remote 2001:db8::2", |tunnel| {
         assert_eq!(tunnel.remotes, [remote("2001:db8::2")]);

@@ -54,6 +54,14 @@ fn a_flow_other_than_normal_is_seen_until_it_is_deleted() {
 }
 
 #[test]
+fn a_bridge_that_drops_fragments_is_seen() {
+    against_the_bridge(&[
+        ("ovs-ofctl set-frags br-ex drop", &[(Reason::OvsFlows, "set-frags drop")]),
+        ("ovs-ofctl set-frags br-ex normal", &[]),
+    ]);
+}
+
+#[test]
 fn a_mirror_is_seen_until_it_is_removed() {
     against_the_bridge(&[
         (

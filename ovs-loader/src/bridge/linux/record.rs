@@ -70,7 +70,13 @@ impl Destination {
             via.map(|link| format!("via {}", device_name(link))),
         ];
         let options: Vec<_> = words.into_iter().flatten().collect();
-        Remote { vni: self.source_vni, address: self.address, options: options.join(" ") }
+        Remote {
+            vni: self.source_vni,
+            address: self.address,
+            // `vxlan_xmit_one` looks for the route by the entry's own device.
+            bound: self.link.is_some() || tunnel_link.is_none(),
+            options: options.join(" "),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use ovs_ebpf_common::Reason;
 
-use super::openflow::PortConfigs;
+use super::openflow::Configs;
 use super::tables::Tables;
 use super::text::Station;
 use super::tunnel;
@@ -33,7 +33,7 @@ pub(super) struct Answers {
     /// What keeps the bridge from being NORMAL alone.
     pub(super) against: Vec<Why>,
     /// What OpenFlow has set on its ports.
-    pub(super) configs: PortConfigs,
+    pub(super) configs: Configs,
     /// Its FDB.
     pub(super) stations: Arc<Vec<Station>>,
 }
@@ -116,7 +116,11 @@ fn bridge(known: &Known<'_>, numbers: &mut Numbers, uuid: &Uuid, row: &Row) -> B
         unsupported.push(Why::new(Reason::OvsBridgeFailed, format!("no device {name}")));
     }
     match answers {
-        Some(answers) => unsupported.extend(answers.against.iter().cloned()),
+        Some(answers) => {
+            unsupported.extend(answers.against.iter().cloned());
+            let drops = answers.configs.drops_fragments();
+            unsupported.extend(drops.then(|| Why::new(Reason::OvsFlows, "set-frags drop")));
+        }
         None => unsupported.push(Why::new(Reason::OvsUnreachable, "its flows are not known yet")),
     }
     let ifindex = device.map_or_else(|| numbers.of(uuid), |device| device.ifindex);

@@ -1,7 +1,7 @@
-//! The OpenFlow configuration of a bridge's ports (`ovs-ofctl mod-port`), which OVSDB does not have:
-//! a port may be told not to receive or not to forward.
+//! The OpenFlow configuration of a bridge and its ports (`ovs-ofctl mod-port`, `set-frags`), which OVSDB does
+//! not have: a port may be told not to receive or not to forward, a bridge to drop fragments.
 //!
-//! A minimal OpenFlow 1.3 connection to ovs-vswitchd's `<bridge>.mgmt` socket, which asks for the ports
+//! A minimal OpenFlow 1.3 connection to ovs-vswitchd's `<bridge>.mgmt` socket, which asks for these
 //! and nothing else. It has to ask again and again: such a connection is told of changes only after it
 //! has changed the switch's configuration (`ofconn_receives_async_msg`).
 
@@ -25,18 +25,23 @@ const HELLO: u8 = 0;
 const ERROR: u8 = 1;
 const ECHO_REQUEST: u8 = 2;
 const ECHO_REPLY: u8 = 3;
+const GET_CONFIG_REQUEST: u8 = 7;
+const GET_CONFIG_REPLY: u8 = 8;
 const MULTIPART_REQUEST: u8 = 18;
 const MULTIPART_REPLY: u8 = 19;
 
 /// `OFPMP_PORT_DESC`.
 const PORT_DESC: u16 = 13;
+/// `OFPC_FRAG_DROP`, of the two bits `OFPC_FRAG_MASK`.
+const FRAG_DROP: u16 = 1;
+const FRAG_MASK: u16 = 3;
 /// `OFPMPF_REPLY_MORE`.
 const MORE: u16 = 1;
 
 /// Bits of `ofp_port.config` that take frames away, in `ovs-ofctl mod-port`'s words.
 const CONFIG: [(u32, &str); 3] = [(1 << 0, "down"), (1 << 2, "no-receive"), (1 << 5, "no-forward")];
 
-/// The ports' configuration could not be read.
+/// The configuration could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The socket failed or was closed.
@@ -64,15 +69,33 @@ pub struct OpenFlow {
     transaction: u32,
 }
 
-/// The ports' `ofp_port.config`, by OpenFlow port number.
+/// What OpenFlow has set on a bridge.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct PortConfigs(BTreeMap<u32, u32>);
+pub struct Configs {
+    /// `ofp_port.config` by OpenFlow port number.
+    ports: BTreeMap<u32, u32>,
+    /// `ofp_switch_config.flags`.
+    switch: u16,
+}
 
-impl PortConfigs {
+/// What has arrived of an answer.
+struct Answer {
+    configs: Configs,
+    has_ports: bool,
+    has_switch: bool,
+}
+
+impl Configs {
+    /// Whether `ovs-ofctl set-frags` has the bridge drop fragments.
+    #[must_use]
+    pub fn drops_fragments(&self) -> bool {
+        self.switch & FRAG_MASK == FRAG_DROP
+    }
+
     /// What `ovs-ofctl mod-port` has set on a port that keeps frames from it, by its OpenFlow port
     /// number: words of that command. Empty where nothing does, or where there is no such port.
     pub fn restrictions(&self, port: u32) -> impl Iterator<Item = &'static str> + use<> {
-        let config = self.0.get(&port).copied().unwrap_or(0);
+        let config = self.ports.get(&port).copied().unwrap_or(0);
         CONFIG.into_iter().filter(move |(bit, _)| config & bit != 0).map(|(_, word)| word)
     }
 }
@@ -90,21 +113,26 @@ impl OpenFlow {
         Ok(this)
     }
 
-    /// Asks for all ports (`OFPMP_PORT_DESC`). May be dropped at any time: an answer that comes late
-    /// is not taken for that of the next request.
+    /// Asks for the bridge's configuration and for all ports (`OFPMP_PORT_DESC`). May be dropped at any time:
+    /// an answer that comes late is not taken for that of the next request.
     ///
     /// # Errors
     /// As [`Error`] says; the connection is of no use after that.
-    pub async fn ports(&mut self) -> Result<PortConfigs, Error> {
+    pub async fn configs(&mut self) -> Result<Configs, Error> {
         let mut request = [0; 8];
         request[..2].copy_from_slice(&PORT_DESC.to_be_bytes());
         self.transaction = self.transaction.wrapping_add(1);
+        self.send(GET_CONFIG_REQUEST, self.transaction, &[])?;
         self.send(MULTIPART_REQUEST, self.transaction, &request)?;
-        let mut ports = PortConfigs::default();
-        while !self.take_messages(&mut ports)? {
+        let mut answer =
+            Answer { configs: Configs::default(), has_ports: false, has_switch: false };
+        loop {
+            self.take_messages(&mut answer)?;
+            if answer.has_ports && answer.has_switch {
+                return Ok(answer.configs);
+            }
             self.receive().await?;
         }
-        Ok(ports)
     }
 
     /// Sends a message, which is small enough for any socket buffer to take whole.
@@ -140,39 +168,43 @@ impl OpenFlow {
         }
     }
 
-    /// Works off every message that has arrived whole. Gives whether the answer is complete.
-    fn take_messages(&mut self, ports: &mut PortConfigs) -> Result<bool, Error> {
-        let mut complete = false;
+    /// Works off every message that has arrived whole.
+    fn take_messages(&mut self, answer: &mut Answer) -> Result<(), Error> {
         let received = std::mem::take(&mut self.received);
         let mut rest = received.as_slice();
         while let Some((message, after)) = split(rest)? {
             rest = after;
-            complete |= self.take_message(message, ports)?;
+            self.take_message(message, answer)?;
         }
         self.received = rest.to_vec();
-        Ok(complete)
+        Ok(())
     }
 
-    fn take_message(&self, message: &[u8], ports: &mut PortConfigs) -> Result<bool, Error> {
+    fn take_message(&self, message: &[u8], answer: &mut Answer) -> Result<(), Error> {
         let transaction = u32::from_be_bytes([message[4], message[5], message[6], message[7]]);
         match message[1] {
             // A switch that can't agree answers with an error instead.
             HELLO if message[0] < VERSION => Err(Error::Version),
             ERROR => Err(Error::Version),
-            ECHO_REQUEST => {
-                self.send(ECHO_REPLY, transaction, &message[HEADER_LEN..])?;
-                Ok(false)
+            ECHO_REQUEST => self.send(ECHO_REPLY, transaction, &message[HEADER_LEN..]),
+            GET_CONFIG_REPLY if transaction == self.transaction => {
+                let flags = message.get(HEADER_LEN..HEADER_LEN + 2);
+                let flags = flags.ok_or(Error::Malformed("a short configuration"))?;
+                answer.configs.switch = u16::from_be_bytes([flags[0], flags[1]]);
+                answer.has_switch = true;
+                Ok(())
             }
             MULTIPART_REPLY if transaction == self.transaction => {
                 let body = message.get(HEADER_LEN..BODY);
                 let body = body.ok_or(Error::Malformed("a short multipart reply"))?;
                 for port in message[BODY..].chunks_exact(PORT_LEN) {
                     let (number, config) = port_config(port);
-                    ports.0.insert(number, config);
+                    answer.configs.ports.insert(number, config);
                 }
-                Ok(u16::from_be_bytes([body[2], body[3]]) & MORE == 0)
+                answer.has_ports |= u16::from_be_bytes([body[2], body[3]]) & MORE == 0;
+                Ok(())
             }
-            _ => Ok(false),
+            _ => Ok(()),
         }
     }
 
@@ -221,7 +253,7 @@ mod tests {
     }
 
     /// Asks a switch that says these bytes, five at a time.
-    async fn ask(bytes: &[u8]) -> Result<PortConfigs, Error> {
+    async fn ask(bytes: &[u8]) -> Result<Configs, Error> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("br-ex.mgmt");
         let listener = tokio::net::UnixListener::bind(&path).unwrap();
@@ -234,7 +266,7 @@ mod tests {
             }
             stream
         };
-        let asked = async { OpenFlow::open(&path).await?.ports().await };
+        let asked = async { OpenFlow::open(&path).await?.configs().await };
         tokio::join!(asked, serve).0
     }
 
@@ -244,14 +276,17 @@ mod tests {
             message(HELLO, 0, &[]),
             reply(0, 0, 3, 1 << 2),
             message(ECHO_REQUEST, 9, b"alive"),
+            message(GET_CONFIG_REPLY, 0, &[0, 0, 0xff, 0xff]),
             reply(1, 1, 1, 0),
             reply(1, 0, 2, 1 << 5 | 1 << 4 | 1 << 2),
+            message(GET_CONFIG_REPLY, 1, &[0, 1, 0xff, 0xff]),
         ];
         let configs = ask(&bytes.concat()).await.unwrap();
         let words = |port| configs.restrictions(port).collect::<Vec<_>>();
         assert_eq!(words(1), [""; 0]);
         assert_eq!(words(2), ["no-receive", "no-forward"]);
         assert_eq!(words(3), [""; 0]);
+        assert!(configs.drops_fragments());
     }
 
     #[tokio::test]

@@ -17,7 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::control::{self, Control};
 use super::join::Answers;
-use super::openflow::{self, OpenFlow, PortConfigs};
+use super::openflow::{self, Configs, OpenFlow};
 use super::text;
 use super::value::Uuid;
 use super::{Heard, Told};
@@ -245,10 +245,10 @@ impl Poll {
                 Arc::new(stations)
             }
         };
-        Ok(Answers { against, stations, configs: PortConfigs::default() })
+        Ok(Answers { against, stations, configs: Configs::default() })
     }
 
-    /// Adds to the answers what OpenFlow has set on the ports; what it had where it is late.
+    /// Adds to the answers what OpenFlow has set; what it had where it is late.
     async fn ask_openflow(
         &mut self,
         bridge: &Uuid,
@@ -261,7 +261,7 @@ impl Poll {
                 Some(openflow) => openflow,
                 none => none.insert(OpenFlow::open(&socket).await?),
             };
-            openflow.ports().await
+            openflow.configs().await
         });
         answers.configs = match (configs.await, &asked.told) {
             (Ok(configs), _) => configs?,

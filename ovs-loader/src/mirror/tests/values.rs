@@ -429,10 +429,12 @@ fn a_remote_that_loses_its_options_needs_a_new_plan() {
 fn only_a_tunnels_own_remotes_are_bound_to_its_device() {
     let mut host = Host::new();
     host.tunnel().link = Some(9);
-    let link = |remote| {
+    let link = |host: &Host, remote| {
         let targets = crate::mirror::targets(host.all());
         targets.into_iter().find(|target| target.remote == remote).map(|target| target.link)
     };
-    assert_eq!(link(REMOTE), Some(Some(9)));
-    assert_eq!(link(OTHER_REMOTE), Some(None));
+    assert_eq!(link(&host, REMOTE), Some(Some(9)));
+    assert_eq!(link(&host, OTHER_REMOTE), Some(None));
+    host.tunnel().remotes = vec![Remote { bound: false, ..plain(REMOTE) }];
+    assert_eq!(link(&host, REMOTE), Some(None));
 }

@@ -35,6 +35,23 @@ fn a_second_daemon_on_the_directory_refuses_and_names_the_first() -> Result<()> 
 }
 
 #[test]
+fn who_can_not_load_the_programs_takes_over_from_nobody() -> Result<()> {
+    let lab = Lab::pair()?;
+    let first = Loader::start(lab.host(0))?;
+    let binary = binary()?;
+    let paths = [&*binary, first.socket(), first.bpffs()];
+    let [binary, socket, bpffs] = paths.map(|path| path.to_string_lossy());
+    // Fewer descriptors than there are maps.
+    let second = ["prlimit", "--nofile=20", &binary, "run", "--takeover"];
+    let at = ["--socket", &socket, "--bpffs", &bpffs];
+    let said = lab.host(0).try_exec(&[&second[..], &at].concat()).expect_err("it can't load");
+    assert!(said.to_string().contains("not taking over"), "{said:#}");
+    let traffic = BothWays::start(lab.container(0), lab.container(1))?;
+    traffic.is_fast(&first, FOLLOWED);
+    traffic.arrived_whole()
+}
+
+#[test]
 fn a_second_daemon_on_the_socket_refuses_and_leaves_the_first_alone() -> Result<()> {
     let lab = Lab::pair()?;
     let first = Loader::start(lab.host(0))?;

@@ -3,8 +3,8 @@
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use anyhow::Result;
-use ovs_ebpf_tests::lab::{Host, Lab, traffic, wait_until};
+use anyhow::{Context as _, Result};
+use ovs_ebpf_tests::lab::{Host, Lab, traffic, try_until, wait_until};
 
 use super::{docker, list, refused};
 use crate::support::{State, shell};
@@ -41,7 +41,14 @@ fn containers_of_one_vlan_reach_each_other_and_no_other() -> Result<()> {
         traffic::ping(&containers[from], to, 56, 1, Duration::ZERO).is_ok_and(|p| p.received == 1)
     };
     let soon = Duration::from_secs(5);
-    wait_until(soon, "all in VLAN 1", || (reaches(0, 1) && reaches(0, 2)).then_some(()));
+    for to in [1, 2] {
+        try_until(soon, || Ok(reaches(0, to).then_some(()))).with_context(|| {
+            let bridge = shell(host, "bridge -d link; bridge vlan; bridge fdb show br br-int");
+            let own = shell(&containers[0], "ip -s link show eth1; ip neigh");
+            let its = shell(&containers[to], "ip -s link show eth1; ip neigh");
+            format!("all are in VLAN 1, and {to} is not reached:\n{bridge}\n{own}\n{its}")
+        })?;
+    }
 
     docker(host, "set-vlan br-int eth1 web 5", None)?;
     assert!(!reaches(0, 1), "web alone in its VLAN");
