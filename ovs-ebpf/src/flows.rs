@@ -56,7 +56,7 @@ pub fn find(key: &FlowKey, control: &Control, now: &Now) -> Found {
     let is_on = unsafe { (&raw const FLOW_CACHE).read_volatile() } != 0;
     let element = if is_on { FLOWS.get_ptr_mut(slot(&words)) } else { None };
     if let Some(flow) = element {
-        // SAFETY: this CPU's own element, and programs are not preempted by each other on it.
+        // SAFETY: this CPU's own element, and programs are not preempted by each other on it (`FLOW_CACHE`).
         let flow = unsafe { &*flow };
         let is_good = flow.generation == control.generation && now.0 < flow.expires;
         let [w0, w1, w2, w3, w4] = self::words(&flow.key);

@@ -89,15 +89,7 @@ impl Follower {
         };
         follower.replan().await?;
         follower.renew_lease()?;
-        follower.succeed();
         Ok(follower)
-    }
-
-    /// Removes what an earlier daemon of another kind left, once everything is attached.
-    fn succeed(&mut self) {
-        if self.unattached == 0 && std::mem::take(&mut self.predecessors) {
-            self.datapath.remove_predecessors();
-        }
     }
 
     /// Whether ports wait for their program.
@@ -107,9 +99,7 @@ impl Follower {
 
     /// Attaches to some more of them.
     pub(super) async fn attach_more(&mut self) -> Result<()> {
-        let newly_refused = self.attach();
-        self.succeed();
-        if newly_refused { self.replan().await } else { Ok(()) }
+        if self.attach() { self.replan().await } else { Ok(()) }
     }
 
     /// Waits for the next change of the host. Cancelling it loses nothing: it may stand in a
@@ -133,11 +123,12 @@ impl Follower {
         match change.0 {
             Event::Bridges(Changes { topology, fdb }) => {
                 self.changed.extend(fdb);
+                plan_stands &= !topology;
                 if self.changed.len() > MOST_CHANGED {
                     self.changed.clear();
                     self.applied.distrust();
+                    plan_stands = false;
                 }
-                plan_stands &= !topology;
             }
             Event::Underlay | Event::Rules | Event::Receivers => plan_stands = false,
         }
@@ -216,14 +207,19 @@ impl Follower {
         self.datapath.tables_mut().renew_lease(Duration::ZERO).context("cannot end the lease")
     }
 
-    /// Lets the programs forward for another lease, unless the maps are behind.
+    /// Lets the programs forward for another lease, unless the maps are behind. Once all are attached and may,
+    /// removes what an earlier daemon of another kind left.
     pub(super) fn renew_lease(&mut self) -> Result<()> {
         if !self.in_line {
             return Ok(());
         }
         self.leased = true;
         let lease = Duration::from_secs(u64::from(self.settings.lease_seconds));
-        self.datapath.tables_mut().renew_lease(lease).context("cannot renew the lease")
+        self.datapath.tables_mut().renew_lease(lease).context("cannot renew the lease")?;
+        if self.unattached == 0 && std::mem::take(&mut self.predecessors) {
+            self.datapath.remove_predecessors();
+        }
+        Ok(())
     }
 
     /// Switches a bridge on or off.

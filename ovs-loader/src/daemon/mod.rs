@@ -166,6 +166,9 @@ pub async fn run(options: RunOptions) -> Result<()> {
         }
         // Once for each time that it gets behind or fails: whatever else happens must not put it off.
         let is_in_line = follower.is_in_line();
+        if is_in_line {
+            follower.trouble = None;
+        }
         if !is_in_line && (was_in_line || failures.iter().any(Option::is_some)) {
             resync.reset_after(RETRY);
         }

@@ -89,7 +89,8 @@ impl Security {
         if self.rules.is_empty() {
             return BTreeSet::new();
         }
-        let secured = self.ports.keys().copied();
+        let exists = |ifindex: &IfIndex| if_indextoname(*ifindex).is_ok();
+        let secured = self.ports.keys().copied().filter(exists);
         if self.given.iter().any(Option::is_none) {
             return secured.collect();
         }
@@ -98,7 +99,7 @@ impl Security {
         }
         let known =
             |ifindex: &IfIndex| bridges.iter().any(|bridge| bridge.ports.contains_key(ifindex));
-        secured.filter(|ifindex| !known(ifindex) && if_indextoname(*ifindex).is_ok()).collect()
+        secured.filter(|ifindex| !known(ifindex)).collect()
     }
 
     /// Brings the devices and the maps in line with what was decided. At no time is less forbidden than

@@ -64,8 +64,8 @@ pub struct BenchArgs {
     /// These paths only
     #[arg(long, value_enum, value_name = "PATH", value_delimiter = ',')]
     only: Vec<DataPath>,
-    /// Write the results to this file [default: one in docs/benchmarks, but none of a run with --quick, --only
-    /// or --loader]
+    /// Write the results to this file [default: one in docs/benchmarks, but none of a run with --quick, --only,
+    /// --loader or another kernel than 6.12]
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Draw the results into this SVG file [default: beside that of --json]
@@ -153,7 +153,8 @@ struct Files {
 impl BenchArgs {
     /// Results that are whole replace those of the documentation, both the figures and their chart.
     fn files(&self) -> Files {
-        let whole = !self.quick && self.only.is_empty() && self.loader.is_none();
+        let usual = self.vm.is_none_or(|series| series == Series::V6_12);
+        let whole = usual && !self.quick && self.only.is_empty() && self.loader.is_none();
         let name = match self.vm {
             _ if self.scale => "scale",
             _ if self.instructions => "instructions",

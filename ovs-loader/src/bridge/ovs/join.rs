@@ -32,7 +32,7 @@ const AGEING_RANGE: (u64, u64) = (15, 3600);
 pub(super) struct Answers {
     /// What keeps the bridge from being NORMAL alone.
     pub(super) against: Vec<Why>,
-    /// What OpenFlow has set on its ports.
+    /// What OpenFlow has set on it and its ports.
     pub(super) configs: Configs,
     /// Its FDB.
     pub(super) stations: Arc<Vec<Station>>,
